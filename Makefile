@@ -1,0 +1,85 @@
+# make demo       build, start a private wharfd, run a container, show what ctl can do, clean up
+# make test       every test tier that runs on this machine (e2e needs root; sudo is used if need be)
+# make check      formatting, lints, documentation, licences and bans
+# make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
+# make bench      side by side with crun; results in docs/results/
+# make soak       start and remove containers for SOAK_MINUTES and look for what is left behind
+# make fuzz       the property tests, with FUZZ_CASES cases each
+#
+# Every target installs what it needs and does not find (scripts/need; Debian and Ubuntu).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# One thing after the other: cargo is parallel in itself, and the output stays readable.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# dbus-daemon reads policies from /usr/share and /etc only.
+DBUSDIR ?= $(if $(filter /usr,$(PREFIX)),$(PREFIX)/share/dbus-1/system.d,$(SYSCONFDIR)/dbus-1/system.d)
+MANDIR ?= $(PREFIX)/share/man/man1
+SOAK_MINUTES ?= 5
+FUZZ_CASES ?= 20000
+BENCH_ROUNDS ?= 40
+# e2e tests mostly wait for the kernel, so more of them than there are processors run at a time.
+E2E_THREADS ?= 4
+
+# The tests of the real kernel are root's; for anybody else they are run through sudo.
+ifneq ($(shell id -u),0)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER ?= sudo -E
+SUDO := sudo
+endif
+
+.PHONY: help demo build release test check install uninstall soak fuzz bench deny
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+build:
+	@scripts/need build
+	$(CARGO) build --locked
+
+release:
+	@scripts/need build
+	$(CARGO) build --locked --release
+
+demo: build
+	@scripts/need demo
+	@$(SUDO) scripts/demo target/debug
+
+test: build
+	@scripts/need test
+	$(CARGO) test --locked --workspace --exclude wharf-tests --no-fail-fast
+	RUST_TEST_THREADS=$(E2E_THREADS) $(CARGO) test --locked -p wharf-tests --no-fail-fast
+
+check: deny
+	@scripts/need build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+deny:
+	@scripts/need build
+	scripts/deny
+
+install: release
+	scripts/install install target/release '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(UNITDIR)' '$(DBUSDIR)' '$(MANDIR)'
+
+uninstall:
+	scripts/install uninstall target/release '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(UNITDIR)' '$(DBUSDIR)' '$(MANDIR)'
+
+bench: release
+	@scripts/need bench
+	$(SUDO) benches/run target/release $(BENCH_ROUNDS)
+
+soak: release
+	@scripts/need demo
+	$(SUDO) scripts/soak target/release $(SOAK_MINUTES)
+
+fuzz:
+	@scripts/need build
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --locked --release -p wharf-supervisor -p wharf-oci -p wharf-tests --lib --test simulation
