@@ -1,1 +1,6 @@
-//! placeholder
+//! What the tests of several crates together stand on.
+
+// A test says what is wrong by ending.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+pub mod e2e;

@@ -1,0 +1,169 @@
+//! What a machine has at one moment, as far as containers could leave something there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Sets of lines that are compared before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Processes below this test program, `name` only: pids differ, what there is must not.
+    pub processes: Vec<String>,
+    /// Lines of mountinfo without their numbers.
+    pub mounts: Vec<String>,
+    /// Directories below every cgroup hierarchy.
+    pub cgroups: BTreeSet<String>,
+    /// Network namespaces that a process of this machine is in.
+    pub network_namespaces: BTreeSet<String>,
+    /// Files below the daemon's directories, and names in the directories where programs leave things.
+    pub files: BTreeSet<String>,
+    /// Open descriptors of the daemon and of every process below it.
+    pub descriptors: usize,
+}
+
+impl Snapshot {
+    /// Of this machine now. Orphans must be this program's children ([`adopt_orphans`]).
+    pub fn take(daemon: u32, state: &Path, runtime: &Path) -> Self {
+        let family = descendants(std::process::id());
+        let mut processes: Vec<String> =
+            family.iter().map(|pid| format!("{} {}", name_of(*pid), state_of(*pid))).collect();
+        processes.sort();
+        let mut mounts: Vec<String> = std::fs::read_to_string("/proc/self/mountinfo")
+            .expect("mountinfo")
+            .lines()
+            .map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" "))
+            .collect();
+        mounts.sort();
+        let mut cgroups = BTreeSet::new();
+        walk(Path::new("/sys/fs/cgroup"), &mut |path, is_dir| {
+            if is_dir {
+                cgroups.insert(path.display().to_string());
+            }
+        });
+        let mut files = BTreeSet::new();
+        for directory in [state, runtime] {
+            walk(directory, &mut |path, _| {
+                // SQLite's own; they come and go with its checkpoints.
+                let name = path.to_string_lossy();
+                if !name.ends_with("-wal") && !name.ends_with("-shm") && !name.ends_with("-journal") {
+                    files.insert(name.into_owned());
+                }
+            });
+        }
+        for directory in ["/run", "/tmp", "/dev/shm", "/var/lib", "/run/netns", "/"] {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                files.insert(entry.path().display().to_string());
+            }
+        }
+        let descriptors = descendants(daemon)
+            .into_iter()
+            .chain([daemon])
+            .map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
+            .sum();
+        Self { processes, mounts, cgroups, network_namespaces: network_namespaces(), files, descriptors }
+    }
+
+    /// What `self` has and `before` had not, or the other way round; empty when they are equal.
+    pub fn difference(&self, before: &Self) -> String {
+        let mut text = String::new();
+        list(&mut text, "processes", &before.processes, &self.processes);
+        list(&mut text, "mounts", &before.mounts, &self.mounts);
+        list(&mut text, "cgroups", &before.cgroups, &self.cgroups);
+        list(&mut text, "network namespaces", &before.network_namespaces, &self.network_namespaces);
+        list(&mut text, "files", &before.files, &self.files);
+        if before.descriptors != self.descriptors {
+            text += &format!("descriptors: {} before, {} after\n", before.descriptors, self.descriptors);
+        }
+        text
+    }
+}
+
+fn list<'a, T>(text: &mut String, what: &str, before: T, after: T)
+where
+    T: IntoIterator<Item = &'a String> + Copy,
+{
+    for line in after {
+        if !before.into_iter().any(|other| other == line) {
+            *text += &format!("{what}: + {line}\n");
+        }
+    }
+    for line in before {
+        if !after.into_iter().any(|other| other == line) {
+            *text += &format!("{what}: - {line}\n");
+        }
+    }
+    let (before, after) = (before.into_iter().count(), after.into_iter().count());
+    if before != after {
+        *text += &format!("{what}: {before} before, {after} after\n");
+    }
+}
+
+/// Make this process the parent of what its descendants leave without one, so that a snapshot finds it.
+pub fn adopt_orphans() {
+    nix::sys::prctl::set_child_subreaper(true).expect("allowed to everybody");
+}
+
+/// Every process below this one.
+pub fn descendants(ancestor: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Some(fields) = stat(pid) else { continue };
+        let Some(parent) = fields.split(' ').nth(1).and_then(|text| text.parse::<u32>().ok()) else {
+            continue;
+        };
+        parents.push((pid, parent));
+    }
+    let mut family = BTreeSet::from([ancestor]);
+    loop {
+        let size = family.len();
+        for (pid, parent) in &parents {
+            if family.contains(parent) {
+                family.insert(*pid);
+            }
+        }
+        if family.len() == size {
+            break;
+        }
+    }
+    family.remove(&ancestor);
+    family.into_iter().collect()
+}
+
+/// `/proc/PID/stat` after the name: state, parent, ….
+fn stat(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(") ")?.1.to_owned())
+}
+
+fn state_of(pid: u32) -> String {
+    // Running or sleeping is chance; a zombie is a fact.
+    match stat(pid).as_deref().and_then(|fields| fields.chars().next()) {
+        Some('Z') => "zombie".to_owned(),
+        Some(_) => String::new(),
+        None => "gone".to_owned(),
+    }
+}
+
+fn name_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn network_namespaces() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Ok(link) = std::fs::read_link(entry.path().join("ns/net")) {
+            found.insert(link.display().to_string());
+        }
+    }
+    found
+}
+
+fn walk(directory: &Path, visit: &mut impl FnMut(&Path, bool)) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        visit(&entry.path(), is_dir);
+        if is_dir {
+            walk(&entry.path(), visit);
+        }
+    }
+}
