@@ -369,19 +369,28 @@ impl Drop for Container<'_> {
     }
 }
 
+/// The value at a key of an object, whatever the key's case.
+pub fn field<'a>(value: &'a Value, key: &str) -> &'a Value {
+    value
+        .as_object()
+        .and_then(|fields| fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)))
+        .map(|(_, value)| value)
+        .unwrap_or_else(|| panic!("no {key:?} in {value:#}"))
+}
+
 /// The string at a key of an object.
 pub fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_else(|| panic!("no string {key:?} in {value:#}")).to_owned()
+    field(value, key).as_str().unwrap_or_else(|| panic!("no string {key:?} in {value:#}")).to_owned()
 }
 
 /// The number at a key of an object.
 pub fn number(value: &Value, key: &str) -> i64 {
-    value[key].as_i64().unwrap_or_else(|| panic!("no number {key:?} in {value:#}"))
+    field(value, key).as_i64().unwrap_or_else(|| panic!("no number {key:?} in {value:#}"))
 }
 
 /// The truth value at a key of an object.
 pub fn flag(value: &Value, key: &str) -> bool {
-    value[key].as_bool().unwrap_or_else(|| panic!("no truth value {key:?} in {value:#}"))
+    field(value, key).as_bool().unwrap_or_else(|| panic!("no truth value {key:?} in {value:#}"))
 }
 
 /// The value of a line `KEY:` in `/proc/PID/status`.

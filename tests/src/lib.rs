@@ -4,3 +4,4 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 pub mod e2e;
+pub mod sim;

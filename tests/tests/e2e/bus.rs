@@ -1,0 +1,206 @@
+//! The interfaces as other programs see them: gdbus peer to peer, busctl on a bus.
+
+use std::process::{Child, Command, Stdio};
+use wharf_tests::e2e::{Tool, Wharf, eventually, project, text};
+
+fn gdbus(wharf: &Wharf, path: &str, method: &str, arguments: &[&str]) -> Tool {
+    let mut all = vec!["call", "--address"];
+    let address = wharf.address();
+    all.extend([address.as_str(), "--object-path", path, "--method", method]);
+    all.extend(arguments);
+    Tool::with("gdbus", all)
+}
+
+#[test]
+fn gdbus_starts_a_container_on_the_private_socket() {
+    let wharf = Wharf::shared();
+    let spec = r#"{"image":"wharf/demo","name":"bus-gdbus","resources":{"memory":67108864}}"#;
+    let reply = gdbus(&wharf, "/org/wharf1", "org.wharf1.Manager.Run", &[spec, "{}"]).ok();
+    let path = reply.split('\'').nth(1).expect("an object path").to_owned();
+    let id = path.strip_prefix("/org/wharf1/container/").expect("of a container").to_owned();
+    assert_eq!(text(&wharf.inspect("bus-gdbus"), "state"), "running");
+    assert_eq!(text(&wharf.inspect("bus-gdbus"), "id"), id);
+
+    let state =
+        gdbus(&wharf, &path, "org.freedesktop.DBus.Properties.Get", &["org.wharf1.Container", "State"]).ok();
+    assert!(state.contains("'running'"), "{state}");
+    let objects =
+        gdbus(&wharf, "/org/wharf1", "org.freedesktop.DBus.ObjectManager.GetManagedObjects", &[]).ok();
+    assert!(objects.contains(&path), "{objects}");
+    gdbus(&wharf, &path, "org.wharf1.Container.Stop", &["1000"]).ok();
+    gdbus(&wharf, &path, "org.wharf1.Container.Remove", &["{}"]).ok();
+    assert_ne!(wharf.output(["inspect", "bus-gdbus"]).status, 0);
+}
+
+#[test]
+fn introspection_shows_what_is_documented() {
+    let wharf = Wharf::shared();
+    let container = wharf.run(["wharf/demo"]);
+    let path = format!("/org/wharf1/container/{}", container.id());
+    let introspect = |path: &str| {
+        let address = wharf.address();
+        Tool::with("gdbus", ["introspect", "--address", &address, "--object-path", path, "--xml"]).ok()
+    };
+    let manager = introspect("/org/wharf1");
+    for word in
+        ["org.wharf1.Manager", "\"Run\"", "\"Create\"", "\"LoadImage\"", "org.freedesktop.DBus.ObjectManager"]
+    {
+        assert!(manager.contains(word), "no {word} in\n{manager}");
+    }
+    let one = introspect(&path);
+    for word in
+        ["org.wharf1.Container", "\"Stop\"", "\"Exec\"", "\"OomKilled\"", "\"State\"", "PropertiesChanged"]
+    {
+        assert!(one.contains(word), "no {word} in\n{one}");
+    }
+    for (interface, xml) in [("org.wharf1.Manager", &manager), ("org.wharf1.Container", &one)] {
+        let committed = project().join("docs").join(format!("{interface}.xml"));
+        let committed = std::fs::read_to_string(&committed)
+            .unwrap_or_else(|error| panic!("{}: {error}", committed.display()));
+        assert_eq!(
+            names(interface_of(&committed, interface)),
+            names(interface_of(xml, interface)),
+            "{interface}"
+        );
+    }
+}
+
+/// The part of a document that describes one interface.
+fn interface_of<'a>(xml: &'a str, interface: &str) -> &'a str {
+    let begin = xml.find(&format!("<interface name=\"{interface}\"")).expect("the interface");
+    let end = xml[begin..].find("</interface>").expect("its end");
+    &xml[begin..begin + end]
+}
+
+/// Names and types, sorted: what two writers of XML have in common.
+fn names(xml: &str) -> Vec<String> {
+    let mut found: Vec<String> = xml
+        .split('<')
+        .filter_map(|tag| {
+            let attribute = |name: &str| tag.split(&format!("{name}=\"")).nth(1)?.split('"').next();
+            let kind = tag.split_whitespace().next()?;
+            if !["method", "signal", "property", "arg"].contains(&kind) {
+                return None;
+            }
+            Some(format!("{kind} {} {}", attribute("name")?, attribute("type").unwrap_or_default()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn errors_have_names() {
+    let wharf = Wharf::shared();
+    for (arguments, name) in [
+        (vec!["/org/wharf1", "org.wharf1.Manager.GetContainer", "bus-nobody"], "NoSuchContainer"),
+        (vec!["/org/wharf1", "org.wharf1.Manager.Run", r#"{"image":"bus/nothing"}"#, "{}"], "NoSuchImage"),
+        (vec!["/org/wharf1", "org.wharf1.Manager.Run", r#"{"imgae":"x"}"#, "{}"], "InvalidSpec"),
+        (vec!["/org/wharf1", "org.wharf1.Manager.Create", "no json"], "InvalidSpec"),
+        (vec!["/org/wharf1", "org.wharf1.Manager.Run", "{}", "{'atach': <true>}"], "InvalidArg"),
+    ] {
+        let output = gdbus(&wharf, arguments[0], arguments[1], &arguments[2..]).output();
+        assert_ne!(output.status, 0, "{arguments:?}");
+        assert!(output.stderr.contains(name), "{arguments:?}: {}", output.stderr);
+    }
+}
+
+/// A bus of the test's own.
+struct Bus {
+    daemon: Child,
+    address: String,
+}
+
+impl Bus {
+    fn start(wharf: &Wharf) -> Self {
+        let directory = wharf.scratch("bus");
+        let socket = directory.join("socket");
+        let address = format!("unix:path={}", socket.display());
+        let configuration = directory.join("bus.conf");
+        std::fs::write(
+            &configuration,
+            format!(
+                "<busconfig><type>system</type><listen>{address}</listen><auth>EXTERNAL</auth>\
+                 <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/><deny send_type=\"method_call\"/>\
+                 <allow send_type=\"signal\"/><allow send_requested_reply=\"true\" send_type=\"method_return\"/>\
+                 <allow send_requested_reply=\"true\" send_type=\"error\"/><allow receive_type=\"method_call\"/>\
+                 <allow receive_type=\"method_return\"/><allow receive_type=\"error\"/><allow receive_type=\"signal\"/>\
+                 <allow send_destination=\"org.freedesktop.DBus\"/></policy>\
+                 <include>{}</include></busconfig>",
+                project().join("units/org.wharf1.conf").display()
+            ),
+        )
+        .unwrap();
+        let daemon = Command::new("dbus-daemon")
+            .arg("--nofork")
+            .arg("--nopidfile")
+            .arg(format!("--config-file={}", configuration.display()))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("dbus-daemon starts");
+        eventually(10, "the bus listens", || socket.exists());
+        Self { daemon, address }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[test]
+fn busctl_sees_and_uses_the_interfaces_on_a_bus() {
+    let wharf = Wharf::start();
+    wharf.stop_daemon();
+    let bus = Bus::start(&wharf);
+    let path = wharf.directory().join("wharf.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("system = false", "system = true");
+    std::fs::write(&path, text).unwrap();
+    wharf.launch_with(&[("DBUS_SYSTEM_BUS_ADDRESS", &bus.address)]);
+
+    let busctl = |arguments: &[&str]| {
+        let mut tool = Tool::new("busctl");
+        tool.command().arg(format!("--address={}", bus.address)).arg("--no-pager").args(arguments);
+        tool.output()
+    };
+    eventually(10, "the name is owned", || busctl(&["list", "--acquired"]).stdout.contains("org.wharf1"));
+    let tree = busctl(&["tree", "org.wharf1"]);
+    assert!(tree.stdout.contains("/org/wharf1"), "{}{}", tree.stdout, tree.stderr);
+    let manager = busctl(&["introspect", "org.wharf1", "/org/wharf1"]);
+    assert!(
+        manager.stdout.contains("org.wharf1.Manager") && manager.stdout.contains(".Run"),
+        "{}",
+        manager.stdout
+    );
+
+    let spec = r#"{"image":"wharf/demo","name":"bus-busctl"}"#;
+    let run =
+        busctl(&["call", "org.wharf1", "/org/wharf1", "org.wharf1.Manager", "Run", "sa{sv}", spec, "0"]);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    let id = wharf_tests::e2e::text(&wharf.inspect("bus-busctl"), "id");
+    assert!(run.stdout.contains(&id), "{}", run.stdout);
+    let object = format!("/org/wharf1/container/{id}");
+    let one = busctl(&["introspect", "org.wharf1", &object]);
+    for word in ["org.wharf1.Container", ".State", "\"running\"", ".Stop"] {
+        assert!(one.stdout.contains(word), "no {word} in {}", one.stdout);
+    }
+    let state = busctl(&["get-property", "org.wharf1", &object, "org.wharf1.Container", "State"]);
+    assert_eq!(state.stdout.trim(), "s \"running\"");
+    wharf.ok(["rm", "-f", "bus-busctl"]);
+    wharf.stop_daemon();
+    drop(bus);
+    wharf.launch();
+}
+
+#[test]
+fn daemon_without_a_system_bus_serves_its_private_socket() {
+    let wharf = Wharf::start();
+    wharf.stop_daemon();
+    let path = wharf.directory().join("wharf.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("system = false", "system = true");
+    std::fs::write(&path, text).unwrap();
+    wharf.launch_with(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")]);
+    wharf.ok(["run", "--rm", "wharf/demo", "true"]);
+}

@@ -1,0 +1,16 @@
+//! Real containers on this machine's kernel, driven as a user would drive them.
+//!
+//! Every test is independent and has its own containers; most share one daemon (see `wharf_tests::e2e`).
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bus;
+mod crash;
+mod images;
+mod input;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod logs;
+mod options;
+mod streams;
