@@ -9,11 +9,12 @@ use crate::{Goal, Id, Run, Saved, Signal, State};
 pub enum Effect {
     /// Make this durable before the next effect is begun.
     ///
-    /// If that fails: a `Create` or `Run` command is answered with the error and
-    /// [`crate::Fact::CreateFailed`]; a [`Effect::Start`] behind it is not begun but answered with
-    /// [`crate::Fact::StartFailed`] ([`crate::FailureKind::NotSaved`]), a [`Effect::Cleanup`] with
-    /// [`crate::Fact::CleanupFailed`] (it would remove the only record of the exit); everything else goes on,
-    /// and this is tried again until it works or a later one of the same container has.
+    /// If that fails, a `Create` or `Run` command is answered with the error and
+    /// [`crate::Fact::CreateFailed`], and the rest of its effects is dropped. Otherwise it is tried again until
+    /// it works, or a later one of the same container has; until then each [`Effect::Start`] is not begun but
+    /// answered with [`crate::Fact::StartFailed`] ([`crate::FailureKind::NotSaved`]), and each
+    /// [`Effect::Cleanup`] with [`crate::Fact::CleanupFailed`]: it would remove the only record of the exit.
+    /// Everything else goes on.
     Save {
         /// Of whom.
         id: Id,

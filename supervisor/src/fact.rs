@@ -48,7 +48,8 @@ pub enum Fact {
         /// Which.
         run: Run,
     },
-    /// Every process of the run is frozen.
+    /// Every process of the run is frozen. This and `Thawed` say how things are, whoever brought it about, so
+    /// the last one counts: those of one run are told in the order in which they happened.
     Frozen {
         /// Of whom.
         id: Id,

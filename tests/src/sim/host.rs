@@ -4,6 +4,7 @@ use super::invariants::{self, Check};
 use super::runtime::{Life, Runtime};
 use super::{Chance, Violation};
 use std::collections::{BTreeMap, VecDeque};
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 use wharf_supervisor::{
     Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Id, Phase, Run, Saved,
@@ -115,8 +116,10 @@ pub(super) struct Host {
     /// Since when a container may be killed, by what was asked for.
     pub may_be_killed: BTreeMap<Id, Time>,
     pub begun: BTreeMap<Id, Time>,
-    /// The last state that was announced, by name.
-    pub announced: BTreeMap<Id, String>,
+    /// The last state that was announced.
+    pub announced: BTreeMap<Id, Discriminant<State>>,
+    /// Until when the news of each container's frost are on their way.
+    told_by: BTreeMap<Id, Time>,
     told: bool,
     story: VecDeque<String>,
 }
@@ -141,6 +144,7 @@ impl Host {
             may_be_killed: BTreeMap::new(),
             begun: BTreeMap::new(),
             announced: BTreeMap::new(),
+            told_by: BTreeMap::new(),
             told,
             story: VecDeque::new(),
         }
@@ -247,6 +251,7 @@ impl Host {
             self.specs.insert(*id, spec.clone());
         }
         self.note_permission(&command);
+        invariants::names_are_unique(self)?;
         let defines = matches!(command, Command::Create { .. } | Command::Run { .. });
         self.carry_out(defines)
     }
@@ -511,7 +516,7 @@ impl Host {
         let Some(real) = self.runtime.get(id, run).filter(|real| real.life == Life::Alive) else { return };
         real.frozen = frozen;
         let signalled = !frozen && std::mem::take(&mut real.signalled) && !real.stubborn;
-        self.tell(if frozen { Fact::Frozen { id, run } } else { Fact::Thawed { id, run } });
+        self.tell_in_order(if frozen { Fact::Frozen { id, run } } else { Fact::Thawed { id, run } });
         if signalled {
             self.schedule(Duration::ZERO, Event::Ends { id, run, status: ExitStatus::Code(0) });
         }
@@ -569,10 +574,10 @@ impl Host {
     fn announce(&mut self, id: Id, change: &Change) -> Check {
         match change {
             Change::Added => {
-                self.announced.insert(id, "Created".to_owned());
+                self.announced.insert(id, discriminant(&State::Created));
             }
             Change::State(state) => {
-                self.announced.insert(id, invariants::variant(state));
+                self.announced.insert(id, discriminant(state));
             }
             Change::Removed => {
                 self.announced.remove(&id);
@@ -627,6 +632,18 @@ impl Host {
         self.schedule(delay, Event::Tell(fact.clone()));
         if self.chance.percent(self.temper.repeats) {
             let delay = self.chance.up_to(Duration::from_secs(100));
+            self.schedule(delay, Event::Tell(fact));
+        }
+    }
+
+    /// Later perhaps, twice perhaps, but never before what happened earlier.
+    fn tell_in_order(&mut self, fact: Fact) {
+        let delay = self.delay(0, self.temper.late, 30);
+        let told_by = self.told_by.entry(fact.id()).or_default();
+        *told_by = (self.now + delay).max(*told_by);
+        let delay = told_by.since(self.now);
+        self.schedule(delay, Event::Tell(fact.clone()));
+        if self.chance.percent(self.temper.repeats) {
             self.schedule(delay, Event::Tell(fact));
         }
     }
