@@ -126,7 +126,8 @@ pub struct Create {
     /// Which start of this container it is, counted from 1; part of the exit record's name.
     pub run: u64,
     /// The OCI runtime spec (config.json). The creator fills in what can only be known with the root file
-    /// system mounted: `root.path`, `process.user`, HOME, and the sources of idmapped mounts.
+    /// system mounted: `root.path`, `process.user`, HOME, and the sources of bind mounts, each of which it brings
+    /// to a place that the container's mapped root can reach (the original may lie below a 0700 directory).
     pub spec: String,
     /// The user as the image or the caller wrote it (`name`, `uid`, `name:group`, `uid:gid`; empty is root),
     /// resolved by the creator with the rootfs' own /etc/passwd and /etc/group.
