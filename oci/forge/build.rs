@@ -1,0 +1,14 @@
+//! Builds the keeper, which the forge carries in itself and starts from a sealed memfd.
+
+#[path = "../nested.rs"]
+mod nested;
+
+fn main() {
+    nested::Nested {
+        package: "wharf-keeper",
+        directories: &["oci/keeper"],
+        target: "keeper",
+        binaries: &[("wharf-keeper", "WHARF_KEEPER")],
+    }
+    .build();
+}

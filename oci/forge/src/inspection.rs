@@ -1,0 +1,205 @@
+//! A look from outside at a process that is about to become a container's program: is it confined as asked?
+//!
+//! The container library works on a tree and beside processes that may change under its hands (GHSA-3q8j-pf29-vwv8:
+//! masked and read-only paths are applied by path). What the kernel says about the finished process is the proof.
+
+use crate::capabilities::{Sets, status_mask};
+use crate::tree;
+use anyhow::{Context, Result, bail, ensure};
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::os::linux::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What a process must be.
+pub struct Expected {
+    /// User and group ids as the host sees them.
+    pub uid: u32,
+    /// Likewise.
+    pub gid: u32,
+    /// Capability sets; inheritable and ambient must be empty.
+    pub capabilities: Sets,
+    /// no_new_privs is set.
+    pub no_new_privileges: bool,
+    /// How many seccomp filters it has loaded itself.
+    pub filters: usize,
+}
+
+/// Ids, capabilities, no_new_privs, seccomp, descriptors.
+pub fn check_process(pid: i32, expected: &Expected) -> Result<()> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+
+    for (name, id) in [("Uid:", expected.uid), ("Gid:", expected.gid)] {
+        let ids = field(name).unwrap_or_default();
+        // Real, effective, saved and file system id.
+        ensure!(ids.split_whitespace().all(|found| found == id.to_string()), "{name} {ids} instead of {id}");
+    }
+    for (name, mask) in [
+        ("CapBnd:", expected.capabilities.bounding),
+        ("CapEff:", expected.capabilities.effective),
+        ("CapPrm:", expected.capabilities.permitted),
+        ("CapInh:", 0),
+        ("CapAmb:", 0),
+    ] {
+        let found = status_mask(&status, name);
+        ensure!(found == Some(mask), "{name} {found:x?} instead of {mask:x}");
+    }
+    if expected.no_new_privileges {
+        ensure!(field("NoNewPrivs:") == Some("1"), "no_new_privs is not set");
+    }
+    if expected.filters > 0 {
+        ensure!(field("Seccomp:") == Some("2"), "no seccomp filter is loaded");
+        let own = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        let inherited: usize = own.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        // The count exists since Linux 5.9.
+        if let Some(count) = field("Seccomp_filters:") {
+            let wanted = inherited + expected.filters;
+            ensure!(count == wanted.to_string(), "{count} seccomp filters instead of {wanted}");
+        }
+    }
+    check_descriptors(pid)
+}
+
+/// Every descriptor above 2 must vanish with execve.
+fn check_descriptors(pid: i32) -> Result<()> {
+    let directory = format!("/proc/{pid}/fdinfo");
+    for entry in std::fs::read_dir(&directory).with_context(|| format!("reading {directory}"))? {
+        let entry = entry?;
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if number <= 2 {
+            continue;
+        }
+        // It may be closed by now.
+        let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
+        let flags = i32::from_str_radix(flags, 8).with_context(|| format!("flags of descriptor {number}"))?;
+        ensure!(flags & libc::O_CLOEXEC != 0, "descriptor {number} would be inherited");
+    }
+    Ok(())
+}
+
+/// Namespaces and paths of a container's init, as its spec has them. `host_mounts` is the host's mount namespace.
+pub fn check_container(pid: i32, spec: &Spec, host_mounts: &OwnedFd) -> Result<()> {
+    let Some(linux) = spec.linux() else { bail!("the spec has no linux section") };
+    for namespace in linux.namespaces().iter().flatten() {
+        let name = match namespace.typ() {
+            LinuxNamespaceType::Mount => "mnt",
+            LinuxNamespaceType::Cgroup => "cgroup",
+            LinuxNamespaceType::Uts => "uts",
+            LinuxNamespaceType::Ipc => "ipc",
+            LinuxNamespaceType::User => "user",
+            LinuxNamespaceType::Pid => "pid",
+            LinuxNamespaceType::Network => "net",
+            LinuxNamespaceType::Time => "time",
+        };
+        let its = namespace_inode(&format!("/proc/{pid}/ns/{name}"))?;
+        match namespace.path() {
+            Some(path) => {
+                ensure!(its == namespace_inode(&path.display().to_string())?, "{name} namespace is not the given one");
+            }
+            None => {
+                ensure!(its != namespace_inode(&format!("/proc/self/ns/{name}"))?, "{name} namespace is the host's");
+                if name == "mnt" {
+                    ensure!(its != rustix::fs::fstat(host_mounts)?.st_ino, "mount namespace is the host's");
+                }
+            }
+        }
+    }
+
+    let root = rustix::fs::open(
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .context("opening the container's root")?;
+    for path in linux.masked_paths().iter().flatten() {
+        check_masked(&root, Path::new(path))?;
+    }
+    for path in linux.readonly_paths().iter().flatten() {
+        check_read_only(&root, Path::new(path))?;
+    }
+    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+        ensure!(is_read_only(&root)?, "the root file system is writable");
+    }
+    check_system_mounts(pid, spec)
+}
+
+fn namespace_inode(path: &str) -> Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("looking at {path}"))?.st_ino())
+}
+
+fn open(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    match tree::open(root, path, OFlags::PATH) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("looking at {} in the container", path.display())),
+    }
+}
+
+fn check_masked(root: &OwnedFd, path: &Path) -> Result<()> {
+    let Some(found) = open(root, path)? else { return Ok(()) };
+    let stat = rustix::fs::fstat(&found)?;
+    let masked = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            // An empty tmpfs of its own; its root directory has nobody's files.
+            let files = rustix::fs::fstatfs(&found)?;
+            files.f_type == libc::TMPFS_MAGIC && is_read_only(&found)? && is_empty(&found)?
+        }
+        FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
+        _ => false,
+    };
+    ensure!(masked, "{} is not masked", path.display());
+    Ok(())
+}
+
+fn is_empty(directory: &OwnedFd) -> Result<bool> {
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(std::fs::read_dir(path)?.next().is_none())
+}
+
+fn check_read_only(root: &OwnedFd, path: &Path) -> Result<()> {
+    let Some(found) = open(root, path)? else { return Ok(()) };
+    ensure!(is_read_only(&found)?, "{} is writable", path.display());
+    Ok(())
+}
+
+/// Is the mount that it is on read-only?
+fn is_read_only(found: &OwnedFd) -> Result<bool> {
+    Ok(rustix::fs::fstatvfs(found)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// Nothing but what the spec lists may be mounted on /proc, /sys or below.
+fn check_system_mounts(pid: i32, spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let mut expected: Vec<PathBuf> = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        expected.push(mount.destination().clone());
+    }
+    for paths in [linux.and_then(|linux| linux.masked_paths().as_ref()), linux.and_then(|linux| linux.readonly_paths().as_ref())]
+    {
+        expected.extend(paths.into_iter().flatten().map(PathBuf::from));
+    }
+    // Where one of these holds whole trees of the host's or of cgroups, their own submounts come along.
+    let with_submounts = |path: &Path| {
+        spec.mounts().iter().flatten().any(|mount| {
+            path.starts_with(mount.destination())
+                && (mount.destination() == Path::new("/sys/fs/cgroup")
+                    || mount.options().iter().flatten().any(|option| option == "rbind"))
+        })
+    };
+    let path = format!("/proc/{pid}/mountinfo");
+    let table = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    for line in table.lines() {
+        let Some(mount_point) = line.split(' ').nth(4).map(Path::new) else { continue };
+        let system = ["/proc", "/sys"].iter().any(|top| mount_point.starts_with(top));
+        if system && !expected.iter().any(|path| path == mount_point) && !with_submounts(mount_point) {
+            bail!("something is mounted on {}", mount_point.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The client of the forge: one connection for each request.
+//!
+//! All calls block (a create for some 10 ms); in async code they belong into `spawn_blocking`.
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wharf_protocol::{Create, Exec, Failure, Limits, Reply, Request, frame};
+
+/// A create may have to wait for a slow file system; longer than this is an error.
+const CREATE_PATIENCE: Duration = Duration::from_secs(120);
+/// Everything else is a matter of milliseconds, but for an exec in a throttled container and for the end of
+/// processes that the kernel has to kill.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// See [`PATIENCE`].
+const EXEC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a request has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgeError {
+    /// Nobody serves the socket.
+    #[error("the forge cannot be reached at {}", socket.display())]
+    Unreachable {
+        /// Where it should be.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The conversation broke off: the forge or its child was killed, or time ran out. What it was doing may be half
+    /// done; removing the cgroup and the run's directory clears that up.
+    #[error("the forge did not answer ({0})")]
+    Broken(#[source] io::Error),
+    /// The forge said something that this version does not understand.
+    #[error("the forge gave an unexpected answer")]
+    Unexpected,
+    /// It was not done, for this reason; nothing is left of it.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// A started container.
+#[derive(Debug)]
+pub struct Started {
+    /// The pid of its init on the host.
+    pub pid: u32,
+    /// Refers to it for good.
+    pub pidfd: OwnedFd,
+    /// CLOCK_BOOTTIME when it was released, nanoseconds.
+    pub started_boottime_ns: u64,
+    /// What had to be clamped or left out.
+    pub warnings: Vec<String>,
+}
+
+/// A started exec. Dropping it closes the connection, which ends an exec that was to be killed on disconnect.
+#[derive(Debug)]
+pub struct Executing {
+    /// The pid of the process on the host.
+    pub pid: u32,
+    /// Refers to it for good.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+    connection: UnixStream,
+}
+
+impl Executing {
+    /// Wait for its end; as waitpid(2) gives it.
+    pub fn wait(&self) -> Result<i32, ForgeError> {
+        self.connection.set_read_timeout(None).map_err(ForgeError::Broken)?;
+        match receive(&self.connection)? {
+            (Reply::ExecExited { wait_status }, _) => Ok(wait_status),
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::Done, _) => {
+                Err(ForgeError::Unexpected)
+            }
+        }
+    }
+}
+
+impl AsFd for Executing {
+    /// Readable when [`Executing::wait`] would not block.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+/// Where the forge is. Cheap to clone; it holds no connection.
+#[derive(Debug, Clone)]
+pub struct Forge {
+    socket: PathBuf,
+}
+
+impl Forge {
+    /// The forge that serves `socket`.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its protocol version and pid.
+    pub fn hello(&self) -> Result<(u32, u32), ForgeError> {
+        match self.ask(&Request::Hello, &[], PATIENCE)? {
+            (Reply::Hello { version, pid }, _) => Ok((version, pid)),
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
+                Err(ForgeError::Unexpected)
+            }
+        }
+    }
+
+    /// Make and start a container. `fds` as in [`Create::fds`].
+    pub fn create(&self, request: Create, fds: &[BorrowedFd<'_>]) -> Result<Started, ForgeError> {
+        match self.ask(&Request::Create(Box::new(request)), fds, CREATE_PATIENCE)? {
+            (Reply::Started { pid, started_boottime_ns, warnings }, fds) => {
+                let pidfd = fds.into_iter().next().ok_or(ForgeError::Unexpected)?;
+                Ok(Started { pid, pidfd, started_boottime_ns, warnings })
+            }
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (Reply::Hello { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
+                Err(ForgeError::Unexpected)
+            }
+        }
+    }
+
+    /// Run one more process in the container with the pidfd `container`. `fds` as in [`Exec::fds`].
+    pub fn exec(
+        &self,
+        request: Exec,
+        container: BorrowedFd<'_>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Executing, ForgeError> {
+        let connection = self.connect(EXEC_PATIENCE)?;
+        let all: Vec<_> = std::iter::once(container).chain(fds.iter().copied()).collect();
+        frame::send(&connection, &Request::Exec(Box::new(request)), &all).map_err(ForgeError::Broken)?;
+        match receive(&connection)? {
+            (Reply::ExecStarted { pid }, fds) => {
+                let mut fds = fds.into_iter();
+                let pidfd = fds.next().ok_or(ForgeError::Unexpected)?;
+                Ok(Executing { pid, pidfd, terminal: fds.next(), connection })
+            }
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
+                Err(ForgeError::Unexpected)
+            }
+        }
+    }
+
+    /// Signal the process behind a pidfd.
+    pub fn signal(&self, pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), ForgeError> {
+        self.order(&Request::Signal { signal }, &[pidfd])
+    }
+
+    /// Change the limits of a running container.
+    pub fn limit(&self, cgroup: &str, limits: Limits) -> Result<(), ForgeError> {
+        self.order(&Request::Limit { cgroup: cgroup.to_owned(), limits }, &[])
+    }
+
+    /// Freeze or thaw every process of a cgroup; returns when they are.
+    pub fn freeze(&self, cgroup: &str, frozen: bool) -> Result<(), ForgeError> {
+        self.order(&Request::Freeze { cgroup: cgroup.to_owned(), frozen }, &[])
+    }
+
+    /// Kill every process of a cgroup and below, frozen ones too.
+    pub fn kill(&self, cgroup: &str) -> Result<(), ForgeError> {
+        self.order(&Request::Kill { cgroup: cgroup.to_owned() }, &[])
+    }
+
+    /// Kill what is left in a cgroup and remove it everywhere. One that does not exist is no error.
+    pub fn remove_cgroup(&self, cgroup: &str) -> Result<(), ForgeError> {
+        self.order(&Request::RemoveCgroup { cgroup: cgroup.to_owned() }, &[])
+    }
+
+    fn order(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ForgeError> {
+        match self.ask(request, fds, PATIENCE)? {
+            (Reply::Done, _) => Ok(()),
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. }, _) => {
+                Err(ForgeError::Unexpected)
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), ForgeError> {
+        let connection = self.connect(patience)?;
+        frame::send(&connection, request, fds).map_err(ForgeError::Broken)?;
+        receive(&connection)
+    }
+
+    fn connect(&self, patience: Duration) -> Result<UnixStream, ForgeError> {
+        connect(&self.socket, patience)
+            .map_err(|source| ForgeError::Unreachable { socket: self.socket.clone(), source })
+    }
+}
+
+fn receive(connection: &UnixStream) -> Result<(Reply, Vec<OwnedFd>), ForgeError> {
+    frame::receive(connection).map_err(ForgeError::Broken)
+}
+
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let no_path = || io::Error::new(io::ErrorKind::InvalidInput, "not a path of a socket");
+    let directory = socket.parent().ok_or_else(no_path)?;
+    let name = socket.file_name().and_then(|name| name.to_str()).ok_or_else(no_path)?;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
+    let connection =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Also bounds connect(2), which waits while the forge's queue is full.
+    sockopt::set_socket_timeout(&connection, sockopt::Timeout::Send, Some(patience))?;
+    sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(patience))?;
+    // By descriptor, since an address has room for 108 bytes only.
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str())?;
+    rustix::net::connect(&connection, &address)?;
+    Ok(UnixStream::from(connection))
+}
