@@ -98,6 +98,24 @@ enum Event {
     },
 }
 
+impl Event {
+    /// Whom it is about, if it is about one.
+    fn id(&self) -> Option<Id> {
+        match self {
+            Self::User | Self::DaemonStarts | Self::SaveAgain => None,
+            Self::Tell(fact) => Some(fact.id()),
+            Self::Executed { id, .. }
+            | Self::NotExecuted { id, .. }
+            | Self::Oom { id, .. }
+            | Self::Ends { id, .. }
+            | Self::KillLands { id, .. }
+            | Self::Frost { id, .. }
+            | Self::CleanedUp { id, .. }
+            | Self::Deleted { id } => Some(*id),
+        }
+    }
+}
+
 pub(super) struct Host {
     chance: Chance,
     temper: Temper,
@@ -180,9 +198,11 @@ impl Host {
             return Ok(false);
         };
         self.now = self.now.max(next);
+        let mut touched = None;
         if event_at == Some(next) {
             if let Some((_, (generation, event))) = self.agenda.pop_first() {
                 self.tell_story(|| format!("{event:?}"));
+                touched = event.id();
                 self.happen(generation, event)?;
             }
         } else if let Some(daemon) = &mut self.daemon {
@@ -199,7 +219,7 @@ impl Host {
         if self.chance.percent(self.temper.kills_daemon) {
             self.kill_daemon();
         }
-        invariants::always(self)?;
+        invariants::always(self, touched)?;
         Ok(true)
     }
 

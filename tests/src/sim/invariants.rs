@@ -13,10 +13,12 @@ pub(super) type Check = Result<(), String>;
 /// The supervisor gives a start up after this.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// After every step.
-pub(super) fn always(host: &Host) -> Check {
+/// After every step: of the one container that it was about, or of all.
+pub(super) fn always(host: &Host, touched: Option<Id>) -> Check {
     let Some(daemon) = &host.daemon else { return Ok(()) };
-    for container in daemon.containers() {
+    let one = touched.and_then(|id| daemon.container(id));
+    let all = daemon.containers().filter(|_| touched.is_none());
+    for container in one.into_iter().chain(all) {
         at_most_one_run_alive(host, container)?;
         announced_state_is_the_state(host, container)?;
         what_is_decided_is_durable(host, container)?;
