@@ -105,6 +105,8 @@ impl Wharf {
             .arg(self.runtime_dir())
             .arg("--config")
             .arg(self.directory.join("wharf.toml"))
+            // The forge would wait for the next daemon; of ours there is one only after a crash.
+            .arg("--end-forge")
             .env("WHARF_TEST_RUN", &self.name)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
