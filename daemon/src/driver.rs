@@ -1,0 +1,705 @@
+//! The one loop around the supervisor: commands, facts and the next deadline in; effects out, in order.
+//!
+//! ```text
+//! api ──command──┐                       ┌─► store (one transaction for all saves of a round)
+//! runtime ─fact──┼─► Supervisor ─effects─┼─► runtime (tasks)
+//! clock ──tick───┘                       └─► views, events, log
+//! ```
+//!
+//! It waits for nothing but the disk: whatever came in while a commit was under way shares the next one.
+
+use crate::clock;
+use crate::config::Ids;
+use crate::definition::Definition;
+use crate::events::Events;
+use crate::ids::{self, RANGE_SIZE};
+use crate::runtime::{Found, Runtime, Start, Stdio};
+use crate::saved::Saved;
+use crate::store::{Change, Record, Store};
+use crate::view::{View, Views};
+use anyhow::Context;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use wharf_bus::Error;
+use wharf_oci::Limits;
+use wharf_supervisor as core;
+use wharf_supervisor::{Accepted, Command, Effect, Ending, Fact, Id, State, Supervisor, Time};
+
+/// Commands that wait for the loop; more would only wait elsewhere.
+pub const COMMANDS: usize = 256;
+/// Facts that wait for the loop: a few of each of a thousand containers.
+pub const FACTS: usize = 4096;
+/// What one commit takes with it at most, so that the first of a flood does not wait for the last.
+const ROUND: usize = 256;
+/// After a failed commit, the next attempt for what has to be written all the same.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where an answer goes.
+pub type Reply = oneshot::Sender<Result<Granted, Error>>;
+
+/// A wish on its way to the supervisor.
+#[derive(Debug)]
+pub struct Wish {
+    /// What is wanted.
+    pub command: Command,
+    /// What the supervisor does not need to know.
+    pub with: With,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+/// What comes along with a command.
+#[derive(Debug)]
+pub enum With {
+    /// Nothing.
+    Nothing,
+    /// With Create and Run: the definition; with Run perhaps what to connect.
+    Definition(Box<Definition>, Option<Stdio>),
+    /// With Start: perhaps what to connect.
+    Stdio(Option<Stdio>),
+    /// With Update: the definition with the new limits, and these.
+    Limits(Box<Definition>, Limits),
+}
+
+/// A wish that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted {
+    /// Was it so already?
+    pub accepted: Accepted,
+    /// The run that the goal asks for now, if it asks for one.
+    pub run: Option<u64>,
+}
+
+/// The shell's half of a container.
+#[derive(Debug)]
+struct Held {
+    definition: Arc<Definition>,
+    first_id: Option<u32>,
+    stdio: Option<Stdio>,
+    update: Option<Update>,
+    oom_killed: bool,
+}
+
+/// Limits on their way.
+#[derive(Debug)]
+struct Update {
+    definition: Definition,
+    limits: Limits,
+    reply: Reply,
+}
+
+/// What a task of the driver has to say.
+#[derive(Debug)]
+enum Done {
+    /// Work that reports by facts, or not at all.
+    Work,
+    /// All files of a container are gone, or not.
+    Deleted(Id, anyhow::Result<()>),
+    /// Limits are in force, or not.
+    Limited(Id, anyhow::Result<()>),
+}
+
+/// The loop and what belongs to it alone.
+#[derive(Debug)]
+pub struct Driver {
+    supervisor: Supervisor,
+    store: Store,
+    ids: Ids,
+    taken: BTreeSet<u32>,
+    bound: usize,
+    held: HashMap<Id, Held>,
+    runtime: Arc<Runtime>,
+    views: Arc<Views>,
+    events: Arc<Events>,
+    tasks: JoinSet<Done>,
+    /// Saves that could not be written.
+    unsaved: HashMap<Id, core::Saved>,
+    /// New containers that are not in the store yet, and who waits for them.
+    new: HashMap<Id, Reply>,
+}
+
+impl Driver {
+    /// Take over what the store knows. Facts of runs that live begin to flow.
+    pub async fn new(
+        store: Store,
+        ids: Ids,
+        bound: usize,
+        runtime: Arc<Runtime>,
+        views: Arc<Views>,
+        events: Arc<Events>,
+    ) -> anyhow::Result<Self> {
+        let taken = store.ranges()?;
+        let mut driver = Self {
+            supervisor: Supervisor::new(),
+            store,
+            ids,
+            taken,
+            bound,
+            held: HashMap::new(),
+            runtime,
+            views,
+            events,
+            tasks: JoinSet::new(),
+            unsaved: HashMap::new(),
+            new: HashMap::new(),
+        };
+        driver.recover().await?;
+        Ok(driver)
+    }
+
+    async fn recover(&mut self) -> anyhow::Result<()> {
+        let records = self.store.containers()?;
+        let mut observations = JoinSet::new();
+        for record in records {
+            let name = record.name.clone();
+            match understood(record) {
+                Ok((id, definition, spec, saved, first_id)) => {
+                    let runtime = self.runtime.clone();
+                    observations.spawn(async move {
+                        let observed = runtime.observe(id, saved.phase.living_run()).await;
+                        (id, definition, spec, saved, first_id, observed)
+                    });
+                }
+                // One damaged record must not keep the others from being looked after.
+                Err(error) => tracing::error!(
+                    container = %name,
+                    error = %format!("{error:#}"),
+                    "what was saved of a container cannot be used, leaving it alone"
+                ),
+            }
+        }
+        let mut found = Vec::new();
+        while let Some(observed) = observations.join_next().await {
+            found.push(observed.context("looking for living runs")?);
+        }
+        let now = clock::now();
+        for (id, definition, spec, saved, first_id, (observed, living)) in found {
+            let held = Held {
+                definition: Arc::new(definition),
+                first_id,
+                stdio: None,
+                update: None,
+                oom_killed: false,
+            };
+            self.held.insert(id, held);
+            tracing::info!(container = %spec.name, ?observed, "taken over");
+            self.supervisor.adopt(now, id, spec, saved, observed);
+            self.adopt_run(id, living);
+        }
+        self.carry_out();
+        let all: Vec<Id> = self.held.keys().copied().collect();
+        for id in all {
+            self.publish(id);
+        }
+        Ok(())
+    }
+
+    fn adopt_run(&mut self, id: Id, living: Option<Found>) {
+        if let Some(found) = living {
+            let runtime = self.runtime.clone();
+            self.tasks.spawn(async move {
+                runtime.adopt(id, found).await;
+                Done::Work
+            });
+        }
+    }
+
+    /// The loop; ends when nobody can wish for anything any more.
+    pub async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, mut facts: mpsc::Receiver<Fact>) {
+        let mut next_wishes = Vec::new();
+        let mut next_facts = Vec::new();
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                count = wishes.recv_many(&mut next_wishes, ROUND) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                _ = facts.recv_many(&mut next_facts, ROUND) => {}
+                Some(done) = self.tasks.join_next() => self.done(done),
+                () = sleep_until(deadline) => {}
+            }
+            // What has come in the meantime shares the round.
+            while next_facts.len() < ROUND
+                && let Ok(fact) = facts.try_recv()
+            {
+                next_facts.push(fact);
+            }
+            while next_wishes.len() < ROUND
+                && let Ok(wish) = wishes.try_recv()
+            {
+                next_wishes.push(wish);
+            }
+            let now = clock::now();
+            for fact in next_facts.drain(..) {
+                self.supervisor.fact(now, fact);
+            }
+            let mut granted = Vec::new();
+            for wish in next_wishes.drain(..) {
+                self.wish(now, wish, &mut granted);
+            }
+            self.supervisor.tick(now);
+            self.carry_out();
+            for (reply, answer) in granted {
+                // Who asked may have gone.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let next = self.supervisor.next_deadline();
+        if self.unsaved.is_empty() {
+            return next;
+        }
+        let again = clock::now() + SAVE_AGAIN;
+        Some(next.map_or(again, |next| next.min(again)))
+    }
+
+    fn wish(
+        &mut self,
+        now: Time,
+        wish: Wish,
+        granted: &mut Vec<(Reply, Result<Granted, Error>)>,
+    ) {
+        let Wish { command, with, reply } = wish;
+        let id = target(&command);
+        let accepted = match (&command, with) {
+            (Command::Create { .. } | Command::Run { .. }, With::Definition(definition, stdio)) => {
+                match self.create(now, id, command, *definition, stdio) {
+                    Ok(()) => {
+                        self.new.insert(id, reply);
+                        return;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            (Command::Update { .. }, With::Limits(definition, limits)) => {
+                match self.supervisor.command(now, command) {
+                    Ok(_) => {
+                        if let Some(held) = self.held.get_mut(&id) {
+                            held.update = Some(Update { definition: *definition, limits, reply });
+                        }
+                        return;
+                    }
+                    Err(rejection) => Err(refused(rejection)),
+                }
+            }
+            (_, with) => {
+                let accepted = self.supervisor.command(now, command).map_err(refused);
+                if let (Ok(Accepted::Underway), With::Stdio(stdio), Some(held)) =
+                    (&accepted, with, self.held.get_mut(&id))
+                {
+                    held.stdio = stdio;
+                }
+                accepted
+            }
+        };
+        let answer = accepted.map(|accepted| Granted { accepted, run: self.wanted_run(id) });
+        granted.push((reply, answer));
+    }
+
+    fn create(
+        &mut self,
+        now: Time,
+        id: Id,
+        command: Command,
+        definition: Definition,
+        stdio: Option<Stdio>,
+    ) -> Result<(), Error> {
+        if self.held.len() >= self.bound {
+            return Err(Error::LimitReached(format!(
+                "there are {} containers already; remove some, or raise limits.containers in wharf.toml",
+                self.bound
+            )));
+        }
+        let first_id = match definition.private_ids {
+            false => None,
+            true => Some(ids::free_range(&self.ids, &self.taken).ok_or_else(|| {
+                Error::LimitReached(
+                    "every range of ids is in use; remove containers, or raise ids.ranges in wharf.toml".into(),
+                )
+            })?),
+        };
+        self.supervisor.command(now, command).map_err(refused)?;
+        self.taken.extend(first_id);
+        let definition = Arc::new(definition);
+        self.held.insert(id, Held { definition, first_id, stdio, update: None, oom_killed: false });
+        Ok(())
+    }
+
+    fn wanted_run(&self, id: Id) -> Option<u64> {
+        match self.supervisor.container(id)?.goal() {
+            core::Goal::Up { run, .. } => Some(run.0),
+            core::Goal::Down | core::Goal::Removed => None,
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let now = clock::now();
+        match done {
+            Ok(Done::Work) => {}
+            Ok(Done::Deleted(id, removed)) => {
+                let written = removed.and_then(|()| self.store.commit(&[Change::Delete { id: id.to_string() }]));
+                let fact = match written {
+                    Ok(()) => Fact::Deleted { id },
+                    Err(error) => Fact::DeleteFailed { id, reason: format!("{error:#}") },
+                };
+                self.supervisor.fact(now, fact);
+            }
+            Ok(Done::Limited(id, Ok(()))) => self.supervisor.fact(now, Fact::Limited { id }),
+            Ok(Done::Limited(id, Err(error))) => {
+                if let Some(update) = self.held.get_mut(&id).and_then(|held| held.update.take()) {
+                    let _ = update.reply.send(Err(Error::Failed(format!("{error:#}"))));
+                }
+            }
+            Err(error) => tracing::error!(%error, "a task of the driver ended badly"),
+        }
+    }
+
+    /// Effects until there are none: those of facts that arise here come after those that were there before.
+    fn carry_out(&mut self) {
+        loop {
+            let effects = self.supervisor.effects();
+            if effects.is_empty() && self.unsaved.is_empty() {
+                return;
+            }
+            let last = effects.is_empty();
+            let failed = self.save(&effects);
+            let mut touched = BTreeSet::new();
+            for effect in effects {
+                touched.insert(effect.id());
+                self.effect(effect, failed.as_deref());
+            }
+            for id in touched {
+                self.publish(id);
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Write every save of this round at once. Returns why it did not work.
+    fn save(&mut self, effects: &[Effect]) -> Option<String> {
+        let mut newest: HashMap<Id, core::Saved> = std::mem::take(&mut self.unsaved);
+        for effect in effects {
+            if let Effect::Save { id, saved } = effect {
+                newest.insert(*id, saved.clone());
+            }
+        }
+        let changes: Vec<Change> = newest
+            .iter()
+            .map(|(id, saved)| match (self.new.contains_key(id), self.held.get(id)) {
+                (true, Some(held)) => Change::Put(record(*id, held, saved)),
+                (_, Some(_) | None) => {
+                    Change::Saved { id: id.to_string(), saved: Saved::new(saved).to_json() }
+                }
+            })
+            .collect();
+        if changes.is_empty() {
+            return None;
+        }
+        let written = self.store.commit(&changes);
+        match written {
+            Ok(()) => {
+                for id in newest.keys() {
+                    if let Some(reply) = self.new.remove(id) {
+                        let run = self.wanted_run(*id);
+                        let _ = reply.send(Ok(Granted { accepted: Accepted::Underway, run }));
+                    }
+                }
+                None
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(error = %reason, "state could not be written");
+                let now = clock::now();
+                for (id, saved) in newest {
+                    if let Some(reply) = self.new.remove(&id) {
+                        let _ = reply.send(Err(Error::Failed(format!("the state could not be written: {reason}"))));
+                        self.supervisor.fact(now, Fact::CreateFailed { id });
+                    } else {
+                        self.unsaved.insert(id, saved);
+                    }
+                }
+                Some(reason)
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect, unwritten: Option<&str>) {
+        let now = clock::now();
+        let runtime = self.runtime.clone();
+        match effect {
+            Effect::Save { .. } => {}
+            Effect::Start { id, run } => {
+                if let Some(reason) = unwritten {
+                    let message = format!("the intent to start could not be written: {reason}");
+                    let failure =
+                        core::Failure { kind: core::FailureKind::NotSaved, message, at: clock::stamp() };
+                    self.supervisor.fact(now, Fact::StartFailed { id, run, failure });
+                    return;
+                }
+                let Some(held) = self.held.get_mut(&id) else { return };
+                held.oom_killed = false;
+                let start = Start {
+                    id,
+                    run,
+                    definition: held.definition.clone(),
+                    first_id: held.first_id,
+                    stdio: held.stdio.take(),
+                };
+                self.work(runtime.start(start));
+            }
+            Effect::Signal { id, run, signal } => self.work(runtime.signal(id, run, signal)),
+            Effect::Kill { id, run } => self.work(runtime.kill(id, run)),
+            Effect::Freeze { id, run } => self.work(runtime.freeze(id, run, true)),
+            Effect::Thaw { id, run } => self.work(runtime.freeze(id, run, false)),
+            Effect::Limit { id, run: _ } => {
+                let Some(limits) = self.held.get(&id).and_then(|held| held.update.as_ref()) else { return };
+                let limits = limits.limits.clone();
+                self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, limits).await) });
+            }
+            Effect::Cleanup { id, run } => match unwritten {
+                Some(reason) => {
+                    let reason = format!("the exit could not be written: {reason}");
+                    self.supervisor.fact(now, Fact::CleanupFailed { id, run, reason });
+                }
+                None => self.work(runtime.cleanup(id, run)),
+            },
+            Effect::Delete { id } => {
+                self.tasks.spawn(async move { Done::Deleted(id, runtime.delete(id).await) });
+            }
+            Effect::Announce { id, change } => self.announce(id, &change),
+        }
+    }
+
+    fn work(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            work.await;
+            Done::Work
+        });
+    }
+
+    /// What happened becomes an event and a line of the log, here and nowhere else.
+    fn announce(&mut self, id: Id, change: &core::Change) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let name = held.definition.spec.name.clone().unwrap_or_default();
+        let container = id.to_string();
+        let events = self.events.clone();
+        let tell = |kind: &str, details: &[(&str, String)]| {
+            events.add(kind, &container, &name, details);
+        };
+        match change {
+            core::Change::Added => {
+                tracing::debug!(container = %name, "known");
+                tell("created", &[("image", held.definition.spec.image.clone().unwrap_or_default())]);
+            }
+            core::Change::Goal(goal) => tracing::debug!(container = %name, goal = goal.name(), "goal"),
+            core::Change::State(state) => {
+                tracing::info!(container = %name, state = state.name(), "state");
+                self.announce_state(id, state);
+            }
+            core::Change::Oom(run) => {
+                tracing::warn!(container = %name, "the kernel killed a process for want of memory");
+                held.oom_killed = true;
+                let limit = held.definition.spec.resources.memory;
+                let limit = limit.map_or_else(|| "none".to_owned(), |bytes| bytes.to_string());
+                tell("oom", &[("run", run.to_string()), ("limit", limit)]);
+            }
+            core::Change::Updated => self.updated(id),
+            core::Change::StartTimedOut(run) => {
+                tracing::error!(container = %name, %run, "the start took too long and is killed");
+            }
+            core::Change::PauseFailed { reason } => {
+                tracing::warn!(container = %name, %reason, "freezing failed");
+                tell("pause-failed", &[("error", reason.clone())]);
+            }
+            core::Change::StepFailed { step, attempt, reason } => {
+                tracing::warn!(container = %name, ?step, attempt, %reason, "failed, to be tried again");
+            }
+            core::Change::Retrying { step, attempt } => {
+                tracing::warn!(container = %name, ?step, attempt, "trying again");
+            }
+            core::Change::Removed => {
+                tracing::info!(container = %name, "removed");
+                tell("removed", &[]);
+                if let Some(first) = self.held.remove(&id).and_then(|held| held.first_id) {
+                    self.taken.remove(&first);
+                }
+                self.unsaved.remove(&id);
+                self.views.remove(&container);
+            }
+        }
+    }
+
+    fn announce_state(&self, id: Id, state: &State) {
+        let Some(held) = self.held.get(&id) else { return };
+        let name = held.definition.spec.name.clone().unwrap_or_default();
+        let container = id.to_string();
+        let tell = |kind: &str, details: &[(&str, String)]| self.events.add(kind, &container, &name, details);
+        match state {
+            State::Starting { run, .. } => tell("starting", &[("run", run.to_string())]),
+            State::Running { process } => {
+                let details = [("run", process.run.to_string()), ("pid", process.pid.to_string())];
+                tell("started", &details);
+            }
+            State::Paused { .. } => tell("paused", &[]),
+            State::Resuming { .. } => tell("unpaused", &[]),
+            State::Stopping { .. } | State::Canceling { .. } => tell("stopping", &[]),
+            State::CleaningUp { run, ending: Ending::Exited(exit), .. } => {
+                let code = exit.code().map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                let oom = exit.oom_killed.to_string();
+                tell("exited", &[("run", run.to_string()), ("exitCode", code), ("oomKilled", oom)]);
+            }
+            State::CleaningUp { run, ending: Ending::Failed(failure), .. } => {
+                let details = [("run", run.to_string()), ("error", failure.message.clone())];
+                tell("start-failed", &details);
+            }
+            State::Created
+            | State::Pausing { .. }
+            | State::Killing { .. }
+            | State::Ended { .. }
+            | State::Removing { .. } => {}
+        }
+    }
+
+    /// New limits are in force: from now on the definition says so.
+    fn updated(&mut self, id: Id) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let Some(update) = held.update.take() else { return };
+        held.definition = Arc::new(update.definition);
+        let name = held.definition.spec.name.clone().unwrap_or_default();
+        let written = match self.supervisor.container(id) {
+            Some(_) => self.store.container(&id.to_string()).and_then(|record| {
+                let Some(record) = record else { anyhow::bail!("no record of container {id}") };
+                let definition = held.definition.to_json();
+                self.store.commit(&[Change::Put(Record { definition, ..record })])
+            }),
+            None => Ok(()),
+        };
+        let answer = match written {
+            Ok(()) => Ok(Granted { accepted: Accepted::Underway, run: None }),
+            Err(error) => Err(Error::Failed(format!(
+                "the limits are in force, but could not be written down for later starts: {error:#}"
+            ))),
+        };
+        let _ = update.reply.send(answer);
+        self.events.add("updated", &id.to_string(), &name, &[]);
+    }
+
+    /// Show what a container looks like now.
+    fn publish(&self, id: Id) {
+        let (Some(container), Some(held)) = (self.supervisor.container(id), self.held.get(&id)) else {
+            return;
+        };
+        let before = self.views.get(&id.to_string());
+        let state = container.state();
+        let micros = |stamp: core::Stamp| stamp.wall / 1000;
+        // A removal keeps showing how the last run ended.
+        let (exit_code, exit_oom, finished, failure) = match state.ending() {
+            Some(Ending::Exited(exit)) => (exit.code(), exit.oom_killed, micros(exit.at), None),
+            Some(Ending::Failed(failure)) => (None, false, micros(failure.at), Some(failure.clone())),
+            None => match (&before, state) {
+                (Some(before), State::Removing { .. }) => {
+                    (before.exit_code, before.oom_killed, before.finished_at, before.failure.clone())
+                }
+                (Some(before), _) if state.run().is_some() => (before.exit_code, false, before.finished_at, None),
+                (_, _) => (None, false, 0, None),
+            },
+        };
+        let definition = &held.definition;
+        let spec = match &before {
+            // The same document is shown as the same.
+            Some(before) if *before.spec == definition.spec => before.spec.clone(),
+            _ => Arc::new(definition.spec.clone()),
+        };
+        self.views.publish(View {
+            id: id.to_string(),
+            name: container.spec().name.to_string(),
+            image: definition.spec.image.clone().unwrap_or_default(),
+            image_id: definition.image_id.clone().unwrap_or_default(),
+            command: definition.command.clone(),
+            spec,
+            state: state.name(),
+            goal: container.goal().name(),
+            run: state.run().map_or_else(|| before.as_ref().map_or(0, |before| before.run), |run| run.0),
+            settled: !matches!(state, State::CleaningUp { .. } | State::Removing { .. }),
+            restarts: 0,
+            pid: state.process().map_or(0, |process| process.pid),
+            exit_code,
+            oom_killed: held.oom_killed || exit_oom,
+            failure,
+            stop_signal: definition.stop_signal,
+            warnings: definition.warnings.clone(),
+            created_at: definition.created_at,
+            started_at: container.started().map_or(0, micros),
+            finished_at: finished,
+            id_map: held.first_id.map_or((0, 0), |first| (first, RANGE_SIZE)),
+            cgroup: self.runtime.paths.cgroup(id),
+            log_directory: self.runtime.paths.log(id).display().to_string(),
+        });
+    }
+}
+
+fn record(id: Id, held: &Held, saved: &core::Saved) -> Record {
+    Record {
+        id: id.to_string(),
+        name: held.definition.spec.name.clone().unwrap_or_default(),
+        definition: held.definition.to_json(),
+        saved: Saved::new(saved).to_json(),
+        first_id: held.first_id,
+    }
+}
+
+type Understood = (Id, Definition, core::Spec, core::Saved, Option<u32>);
+
+fn understood(record: Record) -> anyhow::Result<Understood> {
+    let id: Id = record.id.parse()?;
+    let definition = Definition::parse(&record.definition)?;
+    let spec = definition.core()?;
+    let saved: Saved = serde_json::from_str(&record.saved).context("the container's saved state")?;
+    Ok((id, definition, spec, saved.restore()?, record.first_id))
+}
+
+fn target(command: &Command) -> Id {
+    match command {
+        Command::Create { id, .. }
+        | Command::Run { id, .. }
+        | Command::Start { id }
+        | Command::Stop { id, .. }
+        | Command::Kill { id, .. }
+        | Command::Restart { id, .. }
+        | Command::Pause { id }
+        | Command::Unpause { id }
+        | Command::Update { id }
+        | Command::Remove { id, .. } => *id,
+    }
+}
+
+fn refused(rejection: core::Rejection) -> Error {
+    let message = rejection.to_string();
+    match rejection {
+        core::Rejection::NameTaken { .. } | core::Rejection::IdTaken(_) => Error::NameTaken(message),
+        core::Rejection::NoSuchContainer(_) => Error::NoSuchContainer(message),
+        core::Rejection::Ambiguous { .. } => Error::Ambiguous(message),
+        core::Rejection::NotRunning { .. } => Error::NotRunning(message),
+        core::Rejection::Running { .. } => Error::Running(message),
+        core::Rejection::Starting(_) | core::Rejection::Paused(_) | core::Rejection::BeingRemoved(_) => {
+            Error::WrongState(message)
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Time>) {
+    match deadline {
+        // Reckoned anew at each round, so a suspend in between does not delay it by more than its own length.
+        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,582 @@
+//! Carries out what the supervisor decided: each effect is a task of its own that ends in a fact. What must not
+//! wait for anything (a kill while a start is under way) therefore does not.
+//!
+//! ```text
+//! Start ─► directories ─► bundle ─► forge: create ─► Started ─► watch the keeper ─► Exited
+//! Kill, Signal, Freeze, Thaw, Limit, Cleanup ─► forge ─► fact
+//! ```
+
+use crate::clock;
+use crate::definition::Definition;
+use crate::paths::{Paths, own_directory};
+use anyhow::Context;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::sync::{Semaphore, mpsc};
+use wharf_oci::bundle::{Host, Placement};
+use wharf_oci::forge::{Forge, ForgeError, Started};
+use wharf_oci::image::Store;
+use wharf_oci::keeper::{Ended, Keeper};
+use wharf_oci::{readiness, stats};
+use wharf_oci::{CreateFd, ExitRecord, FailureKind, Limits, Log, Rootfs, Stdin, TerminalSize};
+use wharf_supervisor as core;
+use wharf_supervisor::{Exit, ExitStatus, Fact, Failure, Id, Observed, Run, Stamp, Time};
+
+/// Starts at a time: enough to keep every core and the disk busy, few enough that a boot storm of hundreds of
+/// containers does not make each of them slow.
+const STARTS: usize = 16;
+/// Docker's defaults are without any bound, which fills disks; these are podman's and kubelet's order of size.
+const LOG_MAX_SIZE: u64 = 10 << 20;
+const LOG_MAX_FILES: u32 = 5;
+/// How long a keeper whose container has gone may take to write the record (it waits for slow readers of the
+/// output) before the kernel's own word is taken.
+const RECORD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to connect with a run before its first instruction.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Where standard input comes from.
+    pub stdin: Stdin,
+    /// Descriptors for the creator.
+    pub fds: Vec<(CreateFd, OwnedFd)>,
+    /// The terminal's size, if there is one.
+    pub size: Option<TerminalSize>,
+}
+
+/// A run that lives, as far as the shell is concerned.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Which.
+    pub run: Run,
+    /// Its first process.
+    pub pidfd: Arc<OwnedFd>,
+}
+
+/// The means to act.
+#[derive(Debug)]
+pub struct Runtime {
+    /// Where everything is.
+    pub paths: Paths,
+    /// Facts about this host.
+    pub host: Host,
+    /// The images.
+    pub images: Arc<Store>,
+    /// The privileged hands.
+    pub forge: Forge,
+    /// The program for `init`.
+    pub init: PathBuf,
+    facts: mpsc::Sender<Fact>,
+    live: Mutex<HashMap<Id, Live>>,
+    /// The last thing that was said about each run, for a kill that came too late.
+    last_words: Mutex<HashMap<Id, (Run, Fact)>>,
+    starts: Semaphore,
+}
+
+/// What a start needs beside the definition.
+#[derive(Debug)]
+pub struct Start {
+    /// Of whom.
+    pub id: Id,
+    /// Which.
+    pub run: Run,
+    /// What it is.
+    pub definition: Arc<Definition>,
+    /// The first of its own ids.
+    pub first_id: Option<u32>,
+    /// What to connect.
+    pub stdio: Option<Stdio>,
+}
+
+impl Runtime {
+    /// `facts` is where the outcomes go.
+    pub fn new(
+        paths: Paths,
+        host: Host,
+        images: Arc<Store>,
+        forge: Forge,
+        init: PathBuf,
+        facts: mpsc::Sender<Fact>,
+    ) -> Self {
+        Self {
+            paths,
+            host,
+            images,
+            forge,
+            init,
+            facts,
+            live: Mutex::default(),
+            last_words: Mutex::default(),
+            starts: Semaphore::new(STARTS),
+        }
+    }
+
+    /// The living run of a container.
+    pub fn live(&self, id: Id) -> Option<Live> {
+        self.live.lock().expect("no holder of the lock panics").get(&id).cloned()
+    }
+
+    async fn tell(&self, fact: Fact) {
+        if let (Fact::Exited { id, run, .. } | Fact::StartFailed { id, run, .. }, fact) = (&fact, &fact) {
+            let mut last = self.last_words.lock().expect("no holder of the lock panics");
+            last.insert(*id, (*run, fact.clone()));
+        }
+        // The driver lives as long as the process.
+        let _ = self.facts.send(fact).await;
+    }
+
+    /// Make and start a run, and stay with it to its end.
+    pub async fn start(self: Arc<Self>, start: Start) {
+        let (id, run) = (start.id, start.run);
+        let place = self.starts.acquire().await;
+        let made = self.clone().create(start).await;
+        drop(place);
+        match made {
+            Ok((started, keeper)) => {
+                for warning in &started.warnings {
+                    tracing::warn!(container = ?id, %warning, "started with less than was asked for");
+                }
+                let at = clock::stamp_of(Time(started.started_boottime_ns));
+                let pidfd = Arc::new(started.pidfd);
+                self.enter(id, run, pidfd.clone());
+                self.tell(Fact::Started { id, run, pid: started.pid, at }).await;
+                self.watch(id, run, keeper, pidfd).await;
+            }
+            Err(failure) => {
+                tracing::info!(container = ?id, %run, error = %failure.message, "the start failed");
+                self.tell(Fact::StartFailed { id, run, failure }).await;
+            }
+        }
+    }
+
+    async fn create(
+        self: Arc<Self>,
+        start: Start,
+    ) -> Result<(Started, anyhow::Result<Keeper>), Failure> {
+        let runtime = self.clone();
+        let created = tokio::task::spawn_blocking(move || {
+            let run_dir = runtime.paths.run(start.id, start.run);
+            let made = runtime.create_blocking(&start, &run_dir);
+            made.map(|started| (started, run_dir))
+        });
+        let (started, run_dir) = created.await.map_err(|error| failed(error.to_string()))??;
+        let keeper = Keeper::connect(&run_dir).with_context(|| format!("keeper in {}", run_dir.display()));
+        Ok((started, keeper))
+    }
+
+    fn create_blocking(&self, start: &Start, run_dir: &Path) -> Result<Started, Failure> {
+        let Start { id, run, definition, first_id, stdio } = start;
+        let (id, run) = (*id, *run);
+        let container = self.paths.container(id);
+        let log = self.paths.log(id);
+        (|| {
+            own_directory(&container)?;
+            own_directory(&log)?;
+            own_directory(run_dir)
+        })()
+        .map_err(|error: anyhow::Error| failed(format!("{error:#}")))?;
+
+        let size = stdio.as_ref().and_then(|stdio| stdio.size);
+        let (bundle, image) = definition
+            .bundle(id, *first_id, size, &self.init, &self.images, &self.host)
+            .map_err(|error| Failure {
+                kind: core::FailureKind::InvalidInput,
+                message: message(&error),
+                at: clock::stamp(),
+            })?;
+        let rootfs = match (&definition.spec.rootfs, image) {
+            (Some(path), _) => Rootfs::Directory { path: path.into() },
+            (None, Some(image)) => Rootfs::Overlay {
+                lower: image.layers,
+                upper: container.join("upper"),
+                work: container.join("work"),
+            },
+            (None, None) => return Err(failed("neither image nor rootfs".to_owned())),
+        };
+        let fds = match stdio {
+            Some(stdio) => stdio
+                .fds
+                .iter()
+                .map(|(kind, fd)| Ok((*kind, fd.try_clone()?)))
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(|error| failed(format!("descriptors of the caller: {error}")))?,
+            None => Vec::new(),
+        };
+        let stdin = match (stdio, definition.spec.stdin) {
+            (Some(stdio), _) => stdio.stdin,
+            (None, true) => Stdin::Kept,
+            (None, false) => Stdin::Null,
+        };
+        let (create, fds) = bundle
+            .create(Placement {
+                run: run.0,
+                rootfs,
+                run_dir: run_dir.to_owned(),
+                record_dir: container,
+                log: Log {
+                    dir: log,
+                    max_size: definition.spec.log.max_size.unwrap_or(LOG_MAX_SIZE),
+                    max_files: definition.spec.log.max_files.unwrap_or(LOG_MAX_FILES),
+                },
+                stdin,
+                cgroup: self.paths.cgroup(id),
+                fds,
+            })
+            .map_err(|error| failed(format!("preparing {}: {error}", run_dir.display())))?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.forge.create(create, &fds).map_err(start_failure)
+    }
+
+    fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>) {
+        self.live.lock().expect("no holder of the lock panics").insert(id, Live { run, pidfd });
+    }
+
+    /// Stay with a run to its end.
+    async fn watch(
+        self: &Arc<Self>,
+        id: Id,
+        run: Run,
+        keeper: anyhow::Result<Keeper>,
+        pidfd: Arc<OwnedFd>,
+    ) {
+        let oom = tokio::spawn(self.clone().watch_oom(id, run));
+        let record = match &keeper {
+            Ok(keeper) => match keeper.ended().await {
+                Ended::Exited(record) => Some(record),
+                Ended::Lost => None,
+            },
+            Err(error) => {
+                tracing::debug!(container = ?id, error = %format!("{error:#}"), "no keeper to listen to");
+                None
+            }
+        };
+        let (status, at) = match record {
+            Some(record) => (status(record.wait_status), stamp(&record)),
+            None => self.ending_without_word(id, run, &pidfd).await,
+        };
+        oom.abort();
+        let oom_killed = self.oom_kills(id) > 0;
+        self.live.lock().expect("no holder of the lock panics").remove(&id);
+        self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
+    }
+
+    /// The keeper has gone, or never spoke: its record, otherwise the kernel, knows how the run ended.
+    async fn ending_without_word(&self, id: Id, run: Run, pidfd: &OwnedFd) -> (ExitStatus, Stamp) {
+        if let Some(exit) = self.recorded(id, run) {
+            return exit;
+        }
+        tracing::warn!(container = ?id, %run, "the keeper has gone, the container is watched without it");
+        let gone = match pidfd.try_clone().and_then(|fd| readiness::watch(fd, Interest::READABLE)) {
+            Ok(pidfd) => pidfd.readable().await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = gone {
+            tracing::error!(container = ?id, %error, "watching the process, taking it for dead");
+        }
+        // Whoever reaps it may take a moment, and until then the kernel does not tell.
+        for _ in 0..100 {
+            if let Some(exit) = self.recorded(id, run) {
+                return exit;
+            }
+            if let Some(wait_status) = exit_info(pidfd) {
+                return (status(wait_status), clock::stamp());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        (ExitStatus::Unknown, clock::stamp())
+    }
+
+    /// What the keeper wrote down about a run.
+    fn recorded(&self, id: Id, run: Run) -> Option<(ExitStatus, Stamp)> {
+        let path = self.paths.container(id).join(ExitRecord::file_name(run.0));
+        let text = std::fs::read_to_string(&path).ok()?;
+        match ExitRecord::parse(&text) {
+            Ok(record) => Some((status(record.wait_status), stamp(&record))),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "a bad exit record, ignoring it");
+                None
+            }
+        }
+    }
+
+    fn oom_kills(&self, id: Id) -> u64 {
+        stats::oom_kills(&self.paths.cgroup(id)).ok().flatten().unwrap_or(0)
+    }
+
+    /// Tell of every process of the run that the kernel kills for want of memory.
+    async fn watch_oom(self: Arc<Self>, id: Id, run: Run) {
+        let watching = async {
+            let watch = stats::OomWatch::open(&self.paths.cgroup(id))?;
+            let interest = if watch.is_priority() { Interest::PRIORITY } else { Interest::READABLE };
+            let ready = readiness::watch(watch.as_fd().try_clone_to_owned()?, interest)?;
+            let mut known = 0;
+            loop {
+                let mut guard = ready.ready(interest).await?;
+                guard.clear_ready();
+                let mut kills = watch.check()?;
+                // On v1 the event comes just before the kill.
+                for _ in 0..5 {
+                    if kills > known {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    kills = watch.check()?;
+                }
+                if kills > known {
+                    self.tell(Fact::Oom { id, run }).await;
+                }
+                known = kills;
+            }
+        };
+        let outcome: io::Result<()> = watching.await;
+        if let Err(error) = outcome {
+            tracing::debug!(container = ?id, %error, "no word of memory kills until the end of the run");
+        }
+    }
+
+    /// Signal the first process.
+    pub async fn signal(self: Arc<Self>, id: Id, run: Run, signal: core::Signal) {
+        let Some(live) = self.live(id).filter(|live| live.run == run) else { return };
+        let runtime = self.clone();
+        let sent = blocking(move || runtime.forge.signal(live.pidfd.as_fd(), signal.number())).await;
+        if let Err(error) = sent {
+            tracing::warn!(container = ?id, %signal, error = %format!("{error:#}"), "sending a signal, ignoring");
+        }
+    }
+
+    /// End everything of a run.
+    pub async fn kill(self: Arc<Self>, id: Id, run: Run) {
+        let last = {
+            let last_words = self.last_words.lock().expect("no holder of the lock panics");
+            last_words.get(&id).filter(|(of, _)| *of == run).map(|(_, fact)| fact.clone())
+        };
+        if let Some(fact) = last {
+            self.tell(fact).await;
+            return;
+        }
+        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id));
+        if let Err(error) = blocking(move || runtime.forge.kill(&cgroup)).await {
+            tracing::warn!(container = ?id, error = %format!("{error:#}"), "killing, to be tried again");
+        }
+    }
+
+    /// Freeze or thaw every process of a run.
+    pub async fn freeze(self: Arc<Self>, id: Id, run: Run, frozen: bool) {
+        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id));
+        let done = blocking(move || runtime.forge.freeze(&cgroup, frozen)).await;
+        self.tell(match (done, frozen) {
+            (Ok(()), true) => Fact::Frozen { id, run },
+            (Ok(()), false) => Fact::Thawed { id, run },
+            (Err(error), true) => Fact::FreezeFailed { id, run, reason: format!("{error:#}") },
+            (Err(error), false) => Fact::ThawFailed { id, run, reason: format!("{error:#}") },
+        })
+        .await;
+    }
+
+    /// Apply limits.
+    pub async fn limit(&self, id: Id, limits: Limits) -> anyhow::Result<()> {
+        let (forge, cgroup) = (self.forge.clone(), self.paths.cgroup(id));
+        blocking(move || forge.limit(&cgroup, limits)).await
+    }
+
+    /// Remove what is left of a run that is over.
+    pub async fn cleanup(self: Arc<Self>, id: Id, run: Run) {
+        let runtime = self.clone();
+        let done = tokio::task::spawn_blocking(move || runtime.cleanup_blocking(id, run)).await;
+        self.tell(match done.map_err(anyhow::Error::from).and_then(|done| done) {
+            Ok(()) => Fact::CleanedUp { id, run },
+            Err(error) => Fact::CleanupFailed { id, run, reason: format!("{error:#}") },
+        })
+        .await;
+    }
+
+    fn cleanup_blocking(&self, id: Id, run: Run) -> anyhow::Result<()> {
+        let cgroup = self.paths.cgroup(id);
+        self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
+        remove_tree(&self.paths.run(id, run))?;
+        let record = self.paths.container(id).join(ExitRecord::file_name(run.0));
+        gone(std::fs::remove_file(&record)).with_context(|| format!("removing {}", record.display()))
+    }
+
+    /// Remove all files of a container.
+    pub async fn delete(self: Arc<Self>, id: Id) -> anyhow::Result<()> {
+        self.last_words.lock().expect("no holder of the lock panics").remove(&id);
+        tokio::task::spawn_blocking(move || remove_tree(&self.paths.container(id))).await?
+    }
+
+    /// After a restart of wharfd: what became of the run that was saved?
+    pub async fn observe(&self, id: Id, run: Option<Run>) -> (Observed, Option<Found>) {
+        let nothing = (Observed::Nothing { at: clock::stamp() }, None);
+        let Some(run) = run else { return nothing };
+        let run_dir = self.paths.run(id, run);
+        if let Ok(keeper) = Keeper::connect(&run_dir) {
+            match tokio::time::timeout(RECORD_PATIENCE, keeper.status()).await {
+                Ok(Ok(status)) if status.run == run.0 => {
+                    let started = started_at(status.pid);
+                    let frozen = is_frozen(&self.paths.cgroup(id));
+                    let alive = Observed::Alive { pid: status.pid, started, frozen };
+                    return (alive, Some(Found { run, keeper: Ok(keeper), pidfd: status.pidfd }));
+                }
+                Ok(Ok(status)) => {
+                    tracing::error!(container = ?id, run = status.run, "a keeper of another run, ignoring it");
+                }
+                Ok(Err(error)) => tracing::debug!(container = ?id, %error, "the keeper is ending"),
+                Err(_) => tracing::error!(container = ?id, "the keeper does not answer"),
+            }
+        }
+        // The keeper has just ended, or long ago: then there is a record.
+        if let Some((status, at)) = self.recorded(id, run) {
+            let oom_killed = self.oom_kills(id) > 0;
+            return (Observed::Exited(Exit { status, oom_killed, at }), None);
+        }
+        // A container whose keeper was killed lives on.
+        if let Some((pid, pidfd)) = self.first_process(id) {
+            let started = started_at(pid);
+            let frozen = is_frozen(&self.paths.cgroup(id));
+            let keeper = Err(anyhow::anyhow!("the keeper was killed"));
+            return (Observed::Alive { pid, started, frozen }, Some(Found { run, keeper, pidfd }));
+        }
+        nothing
+    }
+
+    /// The process of the cgroup that is pid 1 of its own pid namespace.
+    fn first_process(&self, id: Id) -> Option<(u32, OwnedFd)> {
+        let pids = stats::processes(&self.paths.cgroup(id)).ok()?;
+        pids.into_iter().find_map(|pid| {
+            let pidfd = rustix::process::pidfd_open(
+                rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?,
+                rustix::process::PidfdFlags::NONBLOCK,
+            )
+            .ok()?;
+            let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let inner = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            let numbers: Vec<&str> = inner.split_whitespace().collect();
+            // Still in the cgroup now, so the pid was not given to a stranger before the pidfd was opened.
+            let still = stats::processes(&self.paths.cgroup(id)).ok()?.contains(&pid);
+            (numbers.len() > 1 && numbers.last() == Some(&"1") && still).then_some((pid, pidfd))
+        })
+    }
+
+    /// Take over a run that was found alive.
+    pub async fn adopt(self: Arc<Self>, id: Id, found: Found) {
+        let pidfd = Arc::new(found.pidfd);
+        self.enter(id, found.run, pidfd.clone());
+        self.watch(id, found.run, found.keeper, pidfd).await;
+    }
+}
+
+/// A run that was found alive.
+#[derive(Debug)]
+pub struct Found {
+    run: Run,
+    keeper: anyhow::Result<Keeper>,
+    pidfd: OwnedFd,
+}
+
+async fn blocking(act: impl FnOnce() -> Result<(), ForgeError> + Send + 'static) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(act).await??)
+}
+
+fn failed(message: String) -> Failure {
+    Failure { kind: core::FailureKind::Failed, message, at: clock::stamp() }
+}
+
+/// The message of an error that carries nothing else.
+fn message(error: &wharf_bus::Error) -> String {
+    use zbus::DBusError;
+    error.description().map_or_else(|| error.to_string(), str::to_owned)
+}
+
+fn start_failure(error: ForgeError) -> Failure {
+    match error {
+        ForgeError::Failed(failure) => {
+            for line in &failure.detail {
+                tracing::debug!(%line, "from the creator");
+            }
+            let kind = match failure.kind {
+                FailureKind::CommandNotFound => core::FailureKind::CommandNotFound,
+                FailureKind::CommandNotExecutable => core::FailureKind::CommandNotExecutable,
+                FailureKind::InvalidInput => core::FailureKind::InvalidInput,
+                FailureKind::RefusedImage => core::FailureKind::RefusedImage,
+                FailureKind::Unsupported => core::FailureKind::Unsupported,
+                FailureKind::NotRunning | FailureKind::Failed => core::FailureKind::Failed,
+            };
+            Failure { kind, message: failure.message, at: clock::stamp() }
+        }
+        other => failed(format!("{:#}", anyhow::Error::from(other))),
+    }
+}
+
+fn status(wait_status: i32) -> ExitStatus {
+    match wait_status & 0x7f {
+        0 => ExitStatus::Code(((wait_status >> 8) & 0xff) as u8),
+        signal => core::Signal::new(signal).map_or(ExitStatus::Unknown, ExitStatus::Signal),
+    }
+}
+
+fn stamp(record: &ExitRecord) -> Stamp {
+    Stamp { boot: Time(record.finished_boottime_ns), wall: record.finished_realtime_ns }
+}
+
+/// When a process was started, from the kernel; now, if it is gone.
+fn started_at(pid: u32) -> Stamp {
+    let ticks = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| {
+        // The name may contain anything, also blanks and brackets: fields are counted from its end.
+        let rest = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
+        rest.parse::<u64>().ok()
+    });
+    // USER_HZ is 100 on every architecture of today (proc_pid_stat(5) counts in it).
+    ticks.map_or_else(clock::stamp, |ticks| clock::stamp_of(Time(ticks * 10_000_000)))
+}
+
+/// How the process behind a pidfd ended, from the kernel (6.15 and later), once it has been reaped.
+fn exit_info(pidfd: &OwnedFd) -> Option<i32> {
+    /// `struct pidfd_info` up to `exit_code`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct PidfdInfo {
+        mask: u64,
+        cgroupid: u64,
+        pid: u32,
+        tgid: u32,
+        ppid: u32,
+        ids: [u32; 8],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info)
+    const SIZE: libc::c_ulong = size_of::<PidfdInfo>() as libc::c_ulong;
+    const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | (SIZE << 16) | (0xFF << 8) | 11;
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the request writes at most the size that is part of its number into `info`.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Are the processes of a cgroup frozen, as far as the kernel says?
+fn is_frozen(cgroup: &str) -> bool {
+    let mode = stats::CgroupMode::current();
+    let file = match (mode.directory("freezer", cgroup), mode.unified_directory(cgroup)) {
+        (Ok(Some(v1)), _) => v1.join("freezer.state"),
+        (_, Ok(Some(v2))) => v2.join("cgroup.freeze"),
+        (_, _) => return false,
+    };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    matches!(text.trim(), "FROZEN" | "FREEZING" | "1")
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Remove a directory of ours with all that containers have put in it. `remove_dir_all` follows no symbolic link.
+pub fn remove_tree(path: &Path) -> anyhow::Result<()> {
+    gone(std::fs::remove_dir_all(path)).with_context(|| format!("removing {}", path.display()))
+}

@@ -1,0 +1,223 @@
+//! What must survive wharfd: definitions, what was intended, and how runs ended, in one SQLite file.
+//!
+//! A commit is on the disk when it returns (WAL, synchronous=FULL): an intent can then be acted on. The whole is
+//! small and written by the driver alone; nobody else opens it.
+
+use anyhow::{Context, bail};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Counted up when the tables change; an older file is migrated, a newer one refused.
+const SCHEMA: i64 = 1;
+
+/// The open file.
+#[derive(Debug)]
+pub struct Store {
+    database: Connection,
+}
+
+/// A container as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique.
+    pub name: String,
+    /// What was asked for: the daemon's own JSON, see `definition.rs`.
+    pub definition: String,
+    /// What the supervisor wants to be given back: its own JSON, see `saved.rs`.
+    pub saved: String,
+    /// The first of its ids on the host, if it has ids of its own.
+    pub first_id: Option<u32>,
+}
+
+impl Store {
+    /// Open or make the file. The directory exists and is ours alone.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let database = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
+        Self::prepare(database).with_context(|| format!("preparing {}", path.display()))
+    }
+
+    fn prepare(database: Connection) -> anyhow::Result<Self> {
+        database.pragma_update(None, "journal_mode", "WAL")?;
+        database.pragma_update(None, "synchronous", "FULL")?;
+        database.pragma_update(None, "foreign_keys", true)?;
+        // One process, one connection: holding the lock spares its system calls and keeps a second wharfd out.
+        database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > SCHEMA {
+            bail!("written by a later wharfd (schema {version}, known up to {SCHEMA}): install that version again");
+        }
+        if version < 1 {
+            database.execute_batch(
+                "BEGIN;
+                 CREATE TABLE container (
+                     id TEXT PRIMARY KEY,
+                     name TEXT NOT NULL UNIQUE,
+                     definition TEXT NOT NULL,
+                     saved TEXT NOT NULL,
+                     first_id INTEGER UNIQUE
+                 ) STRICT, WITHOUT ROWID;
+                 PRAGMA user_version = 1;
+                 COMMIT;",
+            )?;
+        }
+        Ok(Self { database })
+    }
+
+    /// Every container.
+    pub fn containers(&self) -> anyhow::Result<Vec<Record>> {
+        let mut query =
+            self.database.prepare("SELECT id, name, definition, saved, first_id FROM container")?;
+        let rows = query.query_map([], |row| {
+            Ok(Record {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                definition: row.get(2)?,
+                saved: row.get(3)?,
+                first_id: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The ranges of ids that belong to containers, by their first id.
+    pub fn ranges(&self) -> anyhow::Result<BTreeSet<u32>> {
+        let mut query =
+            self.database.prepare("SELECT first_id FROM container WHERE first_id IS NOT NULL")?;
+        let rows = query.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Write several changes at once; they are all on the disk when this returns, or none is.
+    pub fn commit(&mut self, changes: &[Change]) -> anyhow::Result<()> {
+        let transaction = self.database.transaction()?;
+        for change in changes {
+            match change {
+                Change::Put(record) => {
+                    transaction.prepare_cached(
+                        "INSERT INTO container (id, name, definition, saved, first_id) VALUES (?1, ?2, ?3, ?4, ?5)
+                         ON CONFLICT (id) DO UPDATE SET name = ?2, definition = ?3, saved = ?4, first_id = ?5",
+                    )?
+                    .execute(params![
+                        record.id,
+                        record.name,
+                        record.definition,
+                        record.saved,
+                        record.first_id
+                    ])?;
+                }
+                Change::Saved { id, saved } => {
+                    let rows = transaction
+                        .prepare_cached("UPDATE container SET saved = ?2 WHERE id = ?1")?
+                        .execute(params![id, saved])?;
+                    if rows != 1 {
+                        bail!("no container {id} to save");
+                    }
+                }
+                Change::Delete { id } => {
+                    transaction
+                        .prepare_cached("DELETE FROM container WHERE id = ?1")?
+                        .execute(params![id])?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// One container.
+    pub fn container(&self, id: &str) -> anyhow::Result<Option<Record>> {
+        Ok(self
+            .database
+            .query_row(
+                "SELECT id, name, definition, saved, first_id FROM container WHERE id = ?1",
+                params![id],
+                |row| {
+                    Ok(Record {
+                        id: row.get(0)?,
+                        name: row.get(1)?,
+                        definition: row.get(2)?,
+                        saved: row.get(3)?,
+                        first_id: row.get(4)?,
+                    })
+                },
+            )
+            .optional()?)
+    }
+}
+
+/// One change of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new container, or everything of a known one.
+    Put(Record),
+    /// Only what the supervisor wants to be given back.
+    Saved {
+        /// Whose.
+        id: String,
+        /// Its JSON.
+        saved: String,
+    },
+    /// It is gone with everything that belonged to it.
+    Delete {
+        /// Whose.
+        id: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, first_id: u32) -> Record {
+        Record {
+            id: id.to_owned(),
+            name: format!("name-{id}"),
+            definition: "{}".to_owned(),
+            saved: "{}".to_owned(),
+            first_id: Some(first_id),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let mut store = Store::open(&path).expect("opened");
+        store
+            .commit(&[Change::Put(record("a", 65_536)), Change::Put(record("b", 131_072))])
+            .expect("committed");
+        store
+            .commit(&[
+                Change::Saved { id: "a".into(), saved: "{1}".into() },
+                Change::Delete { id: "b".into() },
+            ])
+            .expect("committed");
+        drop(store);
+
+        let store = Store::open(&path).expect("opened again");
+        let expected = Record { saved: "{1}".into(), ..record("a", 65_536) };
+        assert_eq!(store.containers().expect("read"), vec![expected]);
+        assert_eq!(store.ranges().expect("read"), BTreeSet::from([65_536]));
+    }
+
+    #[test]
+    fn one_bad_change_undoes_all_of_its_commit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = Store::open(&dir.path().join("state.db")).expect("opened");
+        let same_range = [Change::Put(record("a", 65_536)), Change::Put(record("b", 65_536))];
+        store.commit(&same_range).expect_err("a range belongs to one container");
+        assert_eq!(store.containers().expect("read"), vec![]);
+    }
+
+    #[test]
+    fn file_of_a_later_version_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        Connection::open(&path).expect("made").pragma_update(None, "user_version", 99).expect("set");
+        let error = format!("{:#}", Store::open(&path).expect_err("from the future"));
+        assert!(error.contains("later wharfd"), "{error}");
+    }
+}
