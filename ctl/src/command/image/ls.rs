@@ -1,0 +1,134 @@
+//! `ctl image ls`: list images.
+
+use crate::connection::Client;
+use crate::filter::Filters;
+use crate::moment;
+use crate::output;
+use crate::record;
+use crate::table::{Cell, Colour, Column, Table};
+use crate::template::Format;
+use clap::Args;
+use serde_json::Value;
+use std::path::Path;
+
+const FILTERS: [&str; 2] = ["name", "id"];
+
+/// List images
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Filters: name=PART, id=BEGINNING.\n\nExamples:\n  ctl image ls\n  ctl image ls --format '{{.Name}} {{.Size}}'"
+)]
+pub struct Arguments {
+    /// Show only those that pass; may be given several times
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// table, json, or a template such as '{{.Name}}', with "table " in front for a header
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse, conflicts_with = "quiet")]
+    format: Format,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show everything in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show only images with this in their name
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Arguments {
+    /// Carry it out.
+    pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
+        let mut filters = self.filter.clone();
+        filters.extend(self.name.iter().map(|name| format!("name={name}")));
+        let filters = Filters::parse(&filters, &FILTERS)?;
+        let client = Client::connect(socket).await?;
+        let mut images = client.manager().await?.list_images().await?;
+        images.sort_by(|a, b| (&a.names, &a.id).cmp(&(&b.names, &b.id)));
+        let now = moment::now();
+        let records: Vec<Value> = images
+            .iter()
+            .map(|image| record::image(image, now))
+            .filter(|record| filters.admits(record))
+            .collect();
+        output::write(&self.show(&records)?)?;
+        Ok(0)
+    }
+
+    fn show(&self, records: &[Value]) -> anyhow::Result<String> {
+        if self.quiet {
+            return Ok(records
+                .iter()
+                .map(|record| record::text(record, "Id"))
+                .map(|id| format!("{}\n", if self.no_trunc { id } else { record::short_id(id) }))
+                .collect());
+        }
+        match &self.format {
+            Format::Json => Ok(format!("{}\n", serde_json::to_string_pretty(records)?)),
+            Format::Template(template) => template.render_all(records).map_err(anyhow::Error::msg),
+            Format::Table => Ok(table(records, self.no_trunc).fitted(!self.no_trunc)),
+        }
+    }
+}
+
+/// A line for each name; an image without one has a line too.
+fn table(records: &[Value], in_full: bool) -> Table {
+    let mut table = Table::new(&[
+        Column::Elastic("NAME"),
+        Column::Left("ID"),
+        Column::Right("AGE"),
+        Column::Right("SIZE"),
+        Column::Left("PLATFORM"),
+    ]);
+    for record in records {
+        let names: Vec<&str> = record
+            .get("Names")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let id = record::text(record, "Id");
+        let rows: Vec<Cell> = if names.is_empty() {
+            vec![Cell::coloured("(no name)", Some(Colour::Dim))]
+        } else {
+            names
+                .iter()
+                .map(|name| if in_full { Cell::from(*name) } else { record::familiar(name).into() })
+                .collect()
+        };
+        for name in rows {
+            table.row([
+                name,
+                if in_full { id.into() } else { record::short_id(id).into() },
+                record::text(record, "Age").into(),
+                record::text(record, "Size").into(),
+                record::text(record, "Platform").into(),
+            ]);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_bus::types::ImageInfo;
+
+    #[test]
+    fn every_name_has_a_line() {
+        let info = ImageInfo {
+            id: "sha256:0123456789abcdef".into(),
+            digest: "sha256:00".into(),
+            names: vec!["docker.io/library/busybox:latest".into(), "quay.io/x/y:1".into()],
+            size: 4 << 20,
+            created: 1_000_000,
+            platform: "linux/amd64".into(),
+        };
+        let text = table(&[record::image(&info, 61_000_000)], false).render(None, false);
+        assert_eq!(
+            text,
+            "NAME             ID             AGE   SIZE   PLATFORM\n\
+             busybox:latest   0123456789ab    1m   4MiB   linux/amd64\n\
+             quay.io/x/y:1    0123456789ab    1m   4MiB   linux/amd64\n"
+        );
+    }
+}

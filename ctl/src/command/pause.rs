@@ -1,0 +1,30 @@
+//! `ctl pause`: freeze every process of containers.
+
+use crate::connection::Client;
+use crate::several;
+use clap::Args;
+use std::path::Path;
+
+/// Freeze every process of containers
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ctl pause web")]
+pub struct Arguments {
+    /// Name, id, or unique beginning of an id
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+impl Arguments {
+    /// Carry it out.
+    pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
+        let client = Client::connect(socket).await?;
+        several::for_each(&self.containers, |name| {
+            let client = client.clone();
+            async move {
+                client.container(&name).await?.pause().await?;
+                Ok(name)
+            }
+        })
+        .await
+    }
+}

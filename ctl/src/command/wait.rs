@@ -1,0 +1,29 @@
+//! `ctl wait`: wait for containers to end.
+
+use crate::connection::Client;
+use crate::several;
+use clap::Args;
+use std::path::Path;
+
+/// Wait for containers to end, and print their exit codes
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints one code a line, in the order of the names. ctl itself exits with 0 if all could be waited for.\n\nExample:\n  test \"$(ctl wait job)\" = 0 || ctl logs job"
+)]
+pub struct Arguments {
+    /// Name, id, or unique beginning of an id
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+impl Arguments {
+    /// Carry it out.
+    pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
+        let client = Client::connect(socket).await?;
+        several::for_each(&self.containers, |name| {
+            let client = client.clone();
+            async move { Ok(client.container(&name).await?.wait().await?.to_string()) }
+        })
+        .await
+    }
+}
