@@ -55,6 +55,8 @@ impl Stage {
         rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .context("making the mounts private")?;
         let upper = UpperDirectories::open(request)?;
+        // Some are in the run's directory, which the stage covers.
+        let sources = open_sources(request, spec, user_namespace)?;
 
         let base = mount_base(&request.run_dir)?;
         rustix::process::fchdir(&base).context("entering the stage")?;
@@ -66,7 +68,7 @@ impl Stage {
         place(&clone(Path::new("/sys"), false)?, "sys")?;
         place(&clone(Path::new("/sys/fs/cgroup"), true)?, "sys/fs/cgroup")?;
         place(&clone(Path::new("/dev"), true)?, "dev")?;
-        let sources = place_sources(request, spec, user_namespace)?;
+        let sources = place_sources(sources, spec)?;
 
         // The old root ends up on top of the new one and is then taken off, with all of the host's mounts.
         rustix::process::pivot_root(".", ".").context("changing the root (is the host's root an initramfs?)")?;
@@ -209,16 +211,22 @@ impl UpperDirectories {
     }
 }
 
+/// The stage covers a directory of its own: what else is in the run's directory may be the source of a mount.
 fn mount_base(run_dir: &Path) -> Result<OwnedFd> {
     let doing = "mounting the stage";
+    let point = run_dir.join("stage");
+    match rustix::fs::mkdir(&point, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).with_context(|| format!("making {}", point.display())),
+    }
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).context(doing)?;
     rustix::mount::fsconfig_set_string(&context, "mode", "0755").context(doing)?;
     rustix::mount::fsconfig_set_string(&context, "size", "8m").context(doing)?;
     rustix::mount::fsconfig_create(&context).context(doing)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let base = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context(doing)?;
-    rustix::mount::move_mount(base.as_fd(), "", CWD, run_dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .with_context(|| format!("{doing} on {}", run_dir.display()))?;
+    rustix::mount::move_mount(base.as_fd(), "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .with_context(|| format!("{doing} on {}", point.display()))?;
     Ok(base)
 }
 
@@ -269,15 +277,19 @@ fn mount_rootfs(
     }
 }
 
-/// Take the sources of bind mounts along: the container's root may not walk to them on the host, and translated
-/// mounts are more than the library can do.
-fn place_sources(
-    request: &Create,
-    spec: &mut Spec,
-    user_namespace: Option<&OwnedFd>,
-) -> Result<Vec<(String, PathBuf)>> {
+/// The source of a bind mount, ready to be mounted elsewhere.
+struct Source {
+    /// Its mount in the spec.
+    index: usize,
+    given: PathBuf,
+    tree: OwnedFd,
+    is_directory: bool,
+}
+
+/// Open the sources of bind mounts, translated where asked for.
+fn open_sources(request: &Create, spec: &Spec, user_namespace: Option<&OwnedFd>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for (index, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let has = |option: &str| mount.options().iter().flatten().any(|given| given == option);
         let recursive = has("rbind");
         if mount.typ().as_deref() != Some("bind") && !recursive && !has("bind") {
@@ -290,21 +302,34 @@ fn place_sources(
         let stat = rustix::fs::stat(&given).map_err(|error| {
             invalid(format!("the source {} of the volume at {destination} cannot be used: {error}", given.display()))
         })?;
-        let source = clone(&given, recursive)?;
+        let tree = clone(&given, recursive)?;
         if let Some(user_namespace) = user_namespace.filter(|_| request.idmapped_mounts.contains(&index)) {
-            idmap::translate(&source, user_namespace, recursive, &given)?;
+            idmap::translate(&tree, user_namespace, recursive, &given)?;
         }
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        sources.push(Source { index, given, tree, is_directory });
+    }
+    Ok(sources)
+}
+
+/// Take the sources of bind mounts along: the container's root may not walk to them on the host, and translated
+/// mounts are more than the library can do.
+fn place_sources(sources: Vec<Source>, spec: &mut Spec) -> Result<Vec<(String, PathBuf)>> {
+    let mut placed = Vec::with_capacity(sources.len());
+    for Source { index, given, tree, is_directory } in sources {
         let target = format!("m/{index}");
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        if is_directory {
             make_directory(&target)?;
         } else {
             std::fs::File::create(&target).with_context(|| format!("making {target}"))?;
         }
-        place(&source, &target)?;
-        mount.set_source(Some(PathBuf::from(format!("/{target}"))));
-        sources.push((format!("/{target}"), given));
+        place(&tree, &target)?;
+        if let Some(mount) = spec.mounts_mut().as_mut().and_then(|mounts| mounts.get_mut(index)) {
+            mount.set_source(Some(PathBuf::from(format!("/{target}"))));
+        }
+        placed.push((format!("/{target}"), given));
     }
-    Ok(sources)
+    Ok(placed)
 }
 
 fn clone(path: &Path, recursive: bool) -> Result<OwnedFd> {
