@@ -119,6 +119,8 @@ pub struct Driver {
     unsaved: HashMap<Id, core::Saved>,
     /// New containers that are not in the store yet, and who waits for them.
     new: HashMap<Id, Reply>,
+    /// Those that are, to be answered as soon as the world can see them.
+    born: Vec<(Reply, Granted)>,
 }
 
 impl Driver {
@@ -145,6 +147,7 @@ impl Driver {
             tasks: JoinSet::new(),
             unsaved: HashMap::new(),
             new: HashMap::new(),
+            born: Vec::new(),
         };
         driver.recover().await?;
         Ok(driver)
@@ -378,6 +381,9 @@ impl Driver {
             for id in touched {
                 self.publish(id);
             }
+            for (reply, granted) in self.born.drain(..) {
+                let _ = reply.send(Ok(granted));
+            }
             if last {
                 return;
             }
@@ -410,7 +416,7 @@ impl Driver {
                 for id in newest.keys() {
                     if let Some(reply) = self.new.remove(id) {
                         let run = self.wanted_run(*id);
-                        let _ = reply.send(Ok(Granted { accepted: Accepted::Underway, run }));
+                        self.born.push((reply, Granted { accepted: Accepted::Underway, run }));
                     }
                 }
                 None
