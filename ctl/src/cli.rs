@@ -20,7 +20,7 @@ Environment:
     subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// Socket of the wharfd to talk to
-    #[arg(long, global = true, value_name = "PATH", env = "WHARF_SOCKET", default_value = PRIVATE_SOCKET,
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH", env = "WHARF_SOCKET", default_value = PRIVATE_SOCKET,
         hide_env_values = true)]
     socket: PathBuf,
     #[command(subcommand)]

@@ -150,7 +150,7 @@ pub struct ContainerFlags {
         value_parser = clap::value_parser!(i32).range(-1000..=1000))]
     oom_score_adj: Option<i32>,
 
-    /// Network: loopback only, or the host's own
+    /// Network: none (loopback only) or host (its interfaces)
     #[arg(
         long,
         visible_alias = "net",
@@ -160,7 +160,7 @@ pub struct ContainerFlags {
         help_heading = "Isolation"
     )]
     network: NetworkMode,
-    /// User namespace: ids of its own, or the host's (root inside is then root outside)
+    /// User namespace: private (65536 ids of its own) or host (root inside is root outside)
     #[arg(long, value_enum, default_value_t, value_name = "MODE", help_heading = "Isolation")]
     userns: UserNamespaceMode,
     /// Add a capability, with or without CAP_; ALL for all
@@ -180,29 +180,29 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignments::pair, help_heading = "Log")]
     log_opt: Vec<(String, String)>,
 
-    /// Image to run (not with --rootfs), and what to run in it instead of its own command
+    /// Image to run (none with --rootfs), then the command and its arguments [default: the image's]
     // One list: whatever follows its first word belongs to the container, even if ctl knows the flag.
-    #[arg(value_name = "IMAGE [COMMAND", required_unless_present = "rootfs", trailing_var_arg = true)]
+    #[arg(value_name = "IMAGE", help_heading = None, required_unless_present = "rootfs", trailing_var_arg = true)]
     image_and_command: Vec<String>,
 }
 
 /// `--network`.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum NetworkMode {
-    /// Loopback only.
+    // Loopback only.
     #[default]
     None,
-    /// The host's interfaces.
+    // The host's interfaces.
     Host,
 }
 
 /// `--userns`.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum UserNamespaceMode {
-    /// 65,536 ids of its own.
+    // 65,536 ids of its own.
     #[default]
     Private,
-    /// The host's.
+    // The host's.
     Host,
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use wharf_bus::types::AttachOptions;
 
 const EXAMPLES: &str = "\
-Shows output from now on; `ctl logs` has what came before. ctl's exit code is the container's, or 0 after the
+Shows output from now on; `ctl logs` has what came before. ctl's exit code is the container's, or 0 after the \
 detach keys.
 
 Examples:

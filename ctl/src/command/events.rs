@@ -16,7 +16,7 @@ use wharf_bus::types::EventRecord;
 const FILTERS: [&str; 3] = ["kind", "name", "container"];
 
 const EXAMPLES: &str = "\
-Shows events from now on until ctrl-c. Kinds: created, starting, started, start-failed, paused, unpaused, stopping,
+Shows events from now on until ctrl-c. Kinds: created, starting, started, start-failed, paused, unpaused, stopping, \
 exited, oom, updated, removed, image-loaded, image-removed.
 Filters: kind=KIND, name=PART, container=NAME or beginning of an id.
 

@@ -21,7 +21,7 @@ use wharf_bus::proxy::ContainerProxy;
 use wharf_bus::types::{ExecOptions, Streams};
 
 const EXAMPLES: &str = "\
-Exit code: the command's own; 128+N if signal N ended it, 127 if it does not exist, 126 if it cannot be executed,
+Exit code: the command's own; 128+N if signal N ended it, 127 if it does not exist, 126 if it cannot be executed, \
 125 for any other failure of ctl or wharfd. Unlike docker's, ctl passes signals on, so ctrl-c ends the command.
 
 Examples:
@@ -59,9 +59,9 @@ pub struct Arguments {
     /// Working directory, absolute [default: the container's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Container, and the command with its arguments
+    /// Container, then the command and its arguments
     // One list: whatever follows the container belongs to the command, even if ctl knows the flag.
-    #[arg(value_name = "CONTAINER COMMAND [ARG", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "CONTAINER", required = true, trailing_var_arg = true)]
     container_and_command: Vec<String>,
 }
 

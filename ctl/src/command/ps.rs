@@ -21,9 +21,9 @@ const FILTERS: [&str; 7] = ["name", "id", "state", "image", "label", "ready", "e
 const USAGE: [&str; 5] = ["Cpu", "CpuPercent", "Memory", "MemoryUsage", "MemoryLimit"];
 
 const EXAMPLES: &str = "\
-CPU is the average since the start, in percent of one CPU (`ctl stats` shows it now); MEMORY is what the kernel
+CPU is the average since the start, in percent of one CPU (`ctl stats` shows it now); MEMORY is what the kernel \
 cannot easily take back, against the limit.
-Filters: name=PART, id=BEGINNING, state=running|exited|…, image=NAME, label=KEY[=VALUE], ready=true|false,
+Filters: name=PART, id=BEGINNING, state=running|exited|…, image=NAME, label=KEY[=VALUE], ready=true|false, \
 exited=CODE. Fields of a template: those of --format json.
 
 Examples:

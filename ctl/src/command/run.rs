@@ -17,7 +17,7 @@ use wharf_bus::spec::Spec;
 use wharf_bus::types::StartOptions;
 
 const EXAMPLES: &str = "\
-Exit code: the container's own; 128+N if signal N ended it, 127 if the command does not exist, 126 if it cannot
+Exit code: the container's own; 128+N if signal N ended it, 127 if the command does not exist, 126 if it cannot \
 be executed, 125 for any other failure of ctl or wharfd.
 
 Examples:

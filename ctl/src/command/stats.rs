@@ -18,8 +18,8 @@ use wharf_bus::types::Stats;
 use zbus::wire::OwnedObjectPath;
 
 const EXAMPLES: &str = "\
-CPU is in percent of one CPU, THROTTLED in percent of the periods in which the limit held it back; MEMORY is what
-the kernel cannot easily take back, against the limit; IO is read / written since the start. With --format json
+CPU is in percent of one CPU, THROTTLED in percent of the periods in which the limit held it back; MEMORY is what \
+the kernel cannot easily take back, against the limit; IO is read / written since the start. With --format json \
 each reading of a container is one line.
 
 Examples:

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
-Sends the stop signal, waits, then kills what is left. Returns when it has ended; one that does not run is no
+Sends the stop signal, waits, then kills what is left. Returns when it has ended; one that does not run is no \
 error.
 
 Examples:

@@ -15,7 +15,7 @@ use wharf_bus::types::{ImageInfo, LoadOptions};
 use zbus::wire::Fd;
 
 const EXAMPLES: &str = "\
-Reads an OCI image layout (a directory or a tar) or what `docker save` writes, with gzip or zstd, and prints the
+Reads an OCI image layout (a directory or a tar) or what `docker save` writes, with gzip or zstd, and prints the \
 names of what was loaded.
 
 Examples:
