@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 use wharf_supervisor::{
-    Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Id, Phase, Run, Saved,
+    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Id, Phase, Run, Saved,
     Signal, Spec, Stamp, State, Stop, Supervisor, Time,
 };
 
@@ -264,20 +264,23 @@ impl Host {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         let answer = daemon.command(self.now, command.clone());
         self.tell_story(|| format!("{command:?}: {answer:?}"));
-        if let Err(rejection) = answer {
-            return invariants::refusal_changes_nothing(self, &rejection, before);
+        match answer {
+            Ok(Accepted::Underway) => {}
+            Ok(Accepted::Already) => return invariants::already_changes_nothing(self, &command, before),
+            Err(rejection) => return invariants::refusal_changes_nothing(self, &rejection, before),
         }
         if let Command::Create { id, spec } | Command::Run { id, spec } = &command {
             self.specs.insert(*id, spec.clone());
         }
         self.note_permission(&command);
+        invariants::accepted_start_aims_at_a_new_run(self, &command)?;
         invariants::names_are_unique(self)?;
         let defines = matches!(command, Command::Create { .. } | Command::Run { .. });
         self.carry_out(defines)
     }
 
     /// Everything that a command could change.
-    pub fn overview(&self) -> Vec<(Id, Goal, State)> {
+    pub fn overview(&self) -> invariants::Overview {
         let containers = self.daemon.iter().flat_map(Supervisor::containers);
         containers.map(|container| (container.id(), container.goal(), container.state().clone())).collect()
     }
@@ -326,14 +329,17 @@ impl Host {
                 let grace = grace.or_else(|| self.specs.get(id).map(|spec| spec.stop.grace));
                 (id, self.now + grace.unwrap_or_default())
             }
-            Command::Kill { id, signal: Signal::KILL } | Command::Remove { id, .. } => (id, self.now),
+            Command::Kill { id, signal: Signal::KILL } | Command::Remove { id, force: true } => {
+                (id, self.now)
+            }
             Command::Create { .. }
             | Command::Run { .. }
             | Command::Start { .. }
             | Command::Kill { .. }
             | Command::Pause { .. }
             | Command::Unpause { .. }
-            | Command::Update { .. } => return,
+            | Command::Update { .. }
+            | Command::Remove { .. } => return,
         };
         let earliest = self.may_be_killed.entry(*id).or_insert(at);
         *earliest = at.min(*earliest);
@@ -633,6 +639,10 @@ impl Host {
         for (id, (spec, saved)) in &self.store {
             invariants::only_the_saved_run_is_alive(&self.runtime, *id, &saved.phase)?;
             let observed = self.runtime.observe(*id, saved.phase.living_run(), self.stamp());
+            if let Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } = saved.phase {
+                // An earlier one may have been wished for, but the wish was lost before it was durable.
+                self.may_be_killed.insert(*id, kill_at);
+            }
             daemon.adopt(self.now, *id, spec.clone(), saved.clone(), observed);
             if self.told {
                 self.story.push_back(format!("    {id:?} {saved:?} {observed:?}"));

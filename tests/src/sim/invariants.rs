@@ -5,10 +5,12 @@ use super::host::{Host, intends};
 use super::runtime::{Life, Real, Runtime};
 use std::time::Duration;
 use wharf_supervisor::{
-    Container, Ending, ExitStatus, FailureKind, Goal, Id, Phase, Rejection, Run, State, Supervisor,
+    Command, Container, Ending, ExitStatus, FailureKind, Goal, Id, Phase, Rejection, Run, State, Supervisor,
 };
 
 pub(super) type Check = Result<(), String>;
+/// Everything that a command could change.
+pub(super) type Overview = Vec<(Id, Goal, State)>;
 
 /// The supervisor gives a start up after this.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -21,6 +23,8 @@ pub(super) fn always(host: &Host, touched: Option<Id>) -> Check {
     for container in one.into_iter().chain(all) {
         at_most_one_run_alive(host, container)?;
         announced_state_is_the_state(host, container)?;
+        stop_takes_no_longer_than_its_grace(host, container)?;
+        started_is_the_truth(host, container)?;
         what_is_decided_is_durable(host, container)?;
         exit_status_never_invented_nor_lost(host, container)?;
         ended_leaves_no_remains(host, container)?;
@@ -62,6 +66,23 @@ fn announced_state_is_the_state(host: &Host, container: &Container) -> Check {
     match host.announced.get(&container.id()) {
         Some(announced) if *announced == is => Ok(()),
         _ => Err(format!("announced_state_is_the_state: not told of {container:?}")),
+    }
+}
+
+fn stop_takes_no_longer_than_its_grace(host: &Host, container: &Container) -> Check {
+    let (State::Canceling { .. } | State::Stopping { .. }) = container.state() else { return Ok(()) };
+    match host.may_be_killed.get(&container.id()) {
+        Some(kill_at) if *kill_at >= host.now => Ok(()),
+        kill_at => Err(format!("stop_takes_no_longer_than_its_grace: {kill_at:?} for {container:?}")),
+    }
+}
+
+fn started_is_the_truth(host: &Host, container: &Container) -> Check {
+    let Some(process) = container.state().process() else { return Ok(()) };
+    let real = host.runtime.runs.get(&(container.id(), process.run));
+    match real.and_then(|real| real.started) {
+        Some(started) if container.started() == Some(started) => Ok(()),
+        truth => Err(format!("started_is_the_truth: {truth:?} for {container:?}")),
     }
 }
 
@@ -128,16 +149,29 @@ pub(super) fn names_are_unique(host: &Host) -> Check {
     }
 }
 
-pub(super) fn refusal_changes_nothing(
-    host: &mut Host,
-    rejection: &Rejection,
-    before: Vec<(Id, Goal, State)>,
-) -> Check {
+pub(super) fn refusal_changes_nothing(host: &mut Host, why: &Rejection, before: Overview) -> Check {
+    nothing_changed(host, before).map_err(|what| format!("refusal_changes_nothing: {why}; {what}"))
+}
+
+pub(super) fn already_changes_nothing(host: &mut Host, command: &Command, before: Overview) -> Check {
+    nothing_changed(host, before).map_err(|what| format!("already_changes_nothing: {command:?}; {what}"))
+}
+
+fn nothing_changed(host: &mut Host, before: Overview) -> Check {
     let effects = host.daemon.as_mut().map(Supervisor::effects).unwrap_or_default();
-    if host.overview() == before && effects.is_empty() {
+    let after = host.overview();
+    if after == before && effects.is_empty() { Ok(()) } else { Err(format!("{after:?}; {effects:?}")) }
+}
+
+pub(super) fn accepted_start_aims_at_a_new_run(host: &Host, command: &Command) -> Check {
+    let (Command::Run { id, .. } | Command::Start { id } | Command::Restart { id, .. }) = command else {
         return Ok(());
+    };
+    let last = host.runtime.of(*id).map(|(run, _)| run).max();
+    match host.daemon.as_ref().and_then(|daemon| daemon.container(*id)).map(Container::goal) {
+        Some(Goal::Up { run, .. }) if Some(run) > last => Ok(()),
+        goal => Err(format!("accepted_start_aims_at_a_new_run: {goal:?} after run {last:?}")),
     }
-    Err(format!("refusal_changes_nothing: {rejection}; {effects:?}"))
 }
 
 pub(super) fn save_before_start(host: &Host, id: Id, run: Run) -> Check {

@@ -13,7 +13,7 @@ fn memory_limit_kills_and_is_reported() {
     let state = container.inspect();
     assert!(flag(&state, "oomKilled"), "{state:#}");
     let list = wharf.ok(["ps", "-a", "--filter", "name=limits-oom"]);
-    assert!(list.contains("OOM"), "{list}");
+    assert!(list.contains("out of memory"), "{list}");
 }
 
 #[test]
