@@ -29,6 +29,8 @@ pub struct Subject<'a> {
     pub pid: u32,
     /// Which start of the container it is.
     pub run: u64,
+    /// Is there a [`wire::fd::STDIN`] to hand out?
+    pub has_stdin: bool,
     /// Its outputs.
     pub streams: &'a mut [Stream],
     /// Who gets them.
@@ -36,9 +38,9 @@ pub struct Subject<'a> {
 }
 
 impl Control {
-    /// Listen on [`wire::fd::LISTEN`], if there is one.
-    pub fn new() -> Self {
-        let listening = sys::set_nonblocking(wire::fd::LISTEN).is_ok();
+    /// Listen on [`wire::fd::LISTEN`], if that was given.
+    pub fn new(listening: bool) -> Self {
+        let listening = listening && sys::set_nonblocking(wire::fd::LISTEN).is_ok();
         Self { listening, table: [const { None }; CONNECTIONS], accepted: 0 }
     }
 
@@ -115,7 +117,7 @@ fn answer(socket: i32, subject: &mut Subject<'_>) -> bool {
         }
         &[kind::ATTACH, flags] if third.is_none() => match attach(subject, flags, first, second) {
             Ok(()) => {
-                let stdin = flags & attach::STDIN != 0 && sys::is_open(wire::fd::STDIN);
+                let stdin = flags & attach::STDIN != 0 && subject.has_stdin;
                 return sys::send(socket, &[kind::ATTACHED], stdin.then_some(wire::fd::STDIN)).is_ok();
             }
             Err(errno) => Err(errno),

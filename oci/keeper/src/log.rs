@@ -43,11 +43,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// Log into the directory `dir`, or nowhere if there is no such descriptor.
-    pub fn open(dir: i32, max_size: u64, max_files: u64, out: &'static mut [u8]) -> Self {
+    /// Log into the directory `dir`, or nowhere.
+    pub fn open(dir: Option<i32>, max_size: u64, max_files: u64, out: &'static mut [u8]) -> Self {
         let (max_size, max_files) = (max_size.max(1), max_files.clamp(1, FILES_MAX));
         let mut log = Self {
-            dir: if sys::is_open(dir) { dir } else { -1 },
+            dir: dir.unwrap_or(-1),
             file: None,
             size: 0,
             torn: false,

@@ -44,6 +44,9 @@ const RETRY: u64 = NS_PER_S;
 /// After so long without output the memory that much of it took is given back.
 const IDLE: u64 = NS_PER_S;
 
+/// How many descriptors have fixed numbers.
+const GIVEN: usize = (fd::ATTACH_STDERR - fd::INIT + 1) as usize;
+
 /// Places in the table for ppoll.
 mod place {
     use super::{CLIENTS, CONNECTIONS};
@@ -78,6 +81,8 @@ struct Keeper {
     peer: Option<Fd>,
     clients: Clients,
     control: Control,
+    /// The write end of init's standard input is kept for those who attach.
+    has_stdin: bool,
     log: Log,
 }
 
@@ -117,12 +122,14 @@ fn run(start: Start) -> i32 {
         return 2;
     };
     let pid = pid as i32;
-    if !sys::is_open(fd::INIT) {
-        let _ = sys::write(2, b"wharf-keeper: descriptor 3 is to be the pidfd of init\n");
+    // All of them before we open anything, which would get the numbers of those that are missing.
+    let given: [bool; GIVEN] = core::array::from_fn(|at| sys::is_open(fd::INIT + at as i32));
+    let is_given = |raw: i32| given[(raw - fd::INIT) as usize];
+    let take = |raw: i32| is_given(raw).then(|| Fd::new(raw));
+    if !is_given(fd::INIT) || !is_given(fd::RECORD_DIR) {
+        let _ = sys::write(2, b"wharf-keeper: needs a pidfd of init as 3 and the record's directory as 5\n");
         return 2;
     }
-
-    let open = |raw| sys::is_open(raw).then(|| Fd::new(raw));
     let terminal = sys::is_terminal(fd::STDOUT);
     // SAFETY: `run` is called once, and takes each buffer once.
     let (stdout, stderr, out, input) =
@@ -133,16 +140,17 @@ fn run(start: Start) -> i32 {
         status: None,
         run,
         streams: [
-            Stream::new(kind, open(fd::STDOUT), stdout),
-            Stream::new(Kind::Stderr, open(fd::STDERR), stderr),
+            Stream::new(kind, take(fd::STDOUT), stdout),
+            Stream::new(Kind::Stderr, take(fd::STDERR), stderr),
         ],
         peer: if terminal { sys::terminal_peer(fd::STDOUT).ok() } else { None },
         clients: Clients::new(input),
-        control: Control::new(),
-        log: Log::open(fd::LOG_DIR, max_size, max_files, out),
+        control: Control::new(is_given(fd::LISTEN)),
+        has_stdin: is_given(fd::STDIN),
+        log: Log::open(is_given(fd::LOG_DIR).then_some(fd::LOG_DIR), max_size, max_files, out),
     };
     for (kind, raw) in [(kind, fd::ATTACH_STDOUT), (Kind::Stderr, fd::ATTACH_STDERR)] {
-        if let Some(client) = open(raw) {
+        if let Some(client) = take(raw) {
             keeper.clients.attach(kind, client);
         }
     }
@@ -169,14 +177,15 @@ impl Keeper {
                 Err(_) => continue,
             }
 
+            self.clients.serve(&entries[place::CLIENT..], &self.streams, now);
             let mut subject = Subject {
                 pid: self.pid as u32,
                 run: self.run,
+                has_stdin: self.has_stdin,
                 streams: &mut self.streams,
                 clients: &mut self.clients,
             };
             self.control.serve(&entries[place::CONTROL..place::STREAMS], &mut subject);
-            self.clients.serve(&entries[place::CLIENT..], &self.streams, now);
             let read = self.read(&entries[place::STREAMS..place::CLIENT], now);
 
             phase = match phase {
@@ -187,8 +196,8 @@ impl Keeper {
                     Err(_) => return 1,
                 },
                 Phase::Draining { exit, silent_at, end_at } => {
-                    self.clients.drop_stalled(now);
                     let held_up = self.streams.iter().any(|stream| self.clients.is_behind(stream.kind));
+                    self.clients.drop_stalled(now);
                     let silent_at = if read || held_up { now + SILENCE } else { silent_at };
                     // Time in which a client kept us from reading does not count.
                     let end_at = if held_up { end_at + (now - before) } else { end_at };
