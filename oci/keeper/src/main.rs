@@ -239,6 +239,8 @@ impl Keeper {
         match phase {
             Phase::Running if self.streams.iter().any(Stream::is_used) => Some(now + IDLE),
             Phase::Running => None,
+            // Nothing can come any more: no waiting.
+            Phase::Draining { .. } if self.streams.iter().all(|stream| stream.fd().is_none()) => Some(now),
             Phase::Draining { silent_at, end_at, .. } => Some((*silent_at).min(*end_at)),
             // To look for stalled clients.
             Phase::Handing { .. } => Some(now + RETRY),

@@ -26,7 +26,7 @@ pub struct Config {
     pub hostname: Option<String>,
     /// A pseudo-terminal of this size instead of pipes.
     pub terminal: Option<TerminalSize>,
-    /// The program on the host to run as pid 1 in front of the command, as `PROGRAM -- COMMAND…`.
+    /// The program on the host to run as pid 1 in front of the command, as `PROGRAM COMMAND…`.
     pub init: Option<PathBuf>,
     /// Mount the root file system read-only.
     pub read_only: bool,

@@ -46,7 +46,7 @@ pub(super) fn process(
 ) -> Result<Process, Invalid> {
     let mut args = args(config, image)?;
     if config.init.is_some() {
-        args.splice(0..0, [mounts::INIT.to_owned(), "--".to_owned()]);
+        args.insert(0, mounts::INIT.to_owned());
     }
     let env = env(config, image, hostname, warnings)?;
     check_size(&args, &env)?;
@@ -582,7 +582,7 @@ mod tests {
     #[test]
     fn init_goes_in_front() {
         let config = Config { init: Some("/usr/lib/wharf/wharf-init".into()), ..config() };
-        assert_eq!(built(&config, None).unwrap().0.args, ["/dev/init", "--", "true"]);
+        assert_eq!(built(&config, None).unwrap().0.args, ["/dev/init", "true"]);
     }
 
     #[test]
