@@ -447,10 +447,10 @@ impl Container {
         self.aim(saved.goal);
         self.saved = Some(saved.clone());
         match saved.phase {
-            Phase::Created => {}
+            // What is to be removed is, as soon as goal and state are compared.
+            Phase::Created | Phase::Removing => {}
             Phase::Ended { run, ending } => self.enter(State::Ended { run, ending }),
             Phase::CleaningUp { run, ending } => self.clean_up(now, run, ending),
-            Phase::Removing => self.delete(now),
             Phase::Starting { run } => self.adopt_run(now, run, Begun::Start, observed),
             Phase::Running { process } => self.adopt_run(now, process.run, Begun::Start, observed),
             Phase::Canceling { run, kill_at } => self.adopt_run(now, run, Begun::Stop { kill_at }, observed),
@@ -481,6 +481,7 @@ impl Container {
                 let give_up_at = now + START_LIMIT;
                 match begun {
                     Begun::Start => self.enter(State::Starting { run, give_up_at }),
+                    Begun::Stop { kill_at } if kill_at <= now => self.kill_all(now, run),
                     Begun::Stop { kill_at } => self.enter(State::Canceling { run, give_up_at, kill_at }),
                     Begun::Kill => self.kill_all(now, run),
                 }
@@ -491,6 +492,7 @@ impl Container {
                 match begun {
                     Begun::Start if frozen => self.enter(State::Paused { process }),
                     Begun::Start => self.enter(State::Running { process }),
+                    Begun::Stop { kill_at } if kill_at <= now => self.kill_all(now, run),
                     Begun::Stop { kill_at } => {
                         if frozen {
                             self.emit(Effect::Thaw { id: self.id, run });

@@ -503,6 +503,7 @@ impl Host {
 
     fn kill_lands(&mut self, id: Id, run: Run) {
         let now = self.stamp();
+        let too_early = self.chance.percent(self.temper.loses);
         let Some(real) = self.runtime.get(id, run) else {
             // Its start was never begun.
             let failure = self.failure(FailureKind::Failed);
@@ -511,6 +512,8 @@ impl Host {
         };
         match (real.life, real.started) {
             (Life::Alive, _) => self.ends(id, run, ExitStatus::Signal(Signal::KILL)),
+            // There was nothing to kill yet; the creator goes on.
+            (Life::Making, _) if too_early => {}
             (Life::Making, _) => self.not_executed(id, run),
             (Life::Over, Some(_)) => {
                 let exit = real.told_exit(now);
@@ -639,9 +642,19 @@ impl Host {
         for (id, (spec, saved)) in &self.store {
             invariants::only_the_saved_run_is_alive(&self.runtime, *id, &saved.phase)?;
             let observed = self.runtime.observe(*id, saved.phase.living_run(), self.stamp());
-            if let Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } = saved.phase {
-                // An earlier one may have been wished for, but the wish was lost before it was durable.
-                self.may_be_killed.insert(*id, kill_at);
+            // A wish that was lost before it was durable is no reason any more.
+            match saved.phase {
+                Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } => {
+                    self.may_be_killed.insert(*id, kill_at);
+                }
+                Phase::Starting { .. } | Phase::Running { .. } => {
+                    self.may_be_killed.remove(id);
+                }
+                Phase::Created
+                | Phase::Killing { .. }
+                | Phase::CleaningUp { .. }
+                | Phase::Ended { .. }
+                | Phase::Removing => {}
             }
             daemon.adopt(self.now, *id, spec.clone(), saved.clone(), observed);
             if self.told {
