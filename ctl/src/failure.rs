@@ -155,12 +155,8 @@ pub fn bus_message(error: &BusError) -> String {
         | BusError::LimitReached(text)
         | BusError::Failed(text) => (text, ""),
     };
-    // The daemon may have given the advice itself, with the names filled in.
-    if hint.is_empty() || text.contains("ctl ") || text.contains("--") {
-        text.clone()
-    } else {
-        format!("{text}\n  {hint}")
-    }
+    // The daemon mostly says itself what to do, after a semicolon and with the names filled in.
+    if hint.is_empty() || text.contains(';') { text.clone() } else { format!("{text}\n  {hint}") }
 }
 
 fn transport_message(error: &zbus::Error) -> String {
