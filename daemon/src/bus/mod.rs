@@ -1,6 +1,7 @@
 //! The D-Bus face: thin objects over [`crate::api::Api`], the same on the private socket and on the system bus.
 
 pub mod container;
+pub mod greeting;
 pub mod manager;
 pub mod private;
 pub mod publish;

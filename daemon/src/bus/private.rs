@@ -1,7 +1,7 @@
 //! The private socket: D-Bus without a bus, for root on this host. Works where no bus daemon runs, and when it dies.
 
 use crate::api::Api;
-use crate::bus::publish;
+use crate::bus::{greeting, publish};
 use anyhow::Context;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -62,6 +62,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, bound: usize) {
 async fn serve_peer(stream: UnixStream, api: &Arc<Api>) -> anyhow::Result<()> {
     admit(&stream, &api.paths.cgroup_root)?;
     let builder = connection::Builder::unix_stream(stream.into_std()?).server(Guid::generate()).p2p();
+    let builder = builder.serve_at(greeting::PATH, greeting::Greeting);
     let (builder, notices) = publish::serve(builder, api);
     let connection = tokio::time::timeout(HANDSHAKE, builder.build())
         .await
