@@ -194,6 +194,7 @@ impl Runtime {
                 lower: image.layers,
                 upper: container.join("upper"),
                 work: container.join("work"),
+                volatile: definition.spec.remove,
             },
             (None, None) => return Err(failed("neither image nor rootfs".to_owned())),
         };

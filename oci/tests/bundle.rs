@@ -79,6 +79,7 @@ impl Host {
                     lower: vec![self.dir.path().join("layer")],
                     upper: dir.join("upper"),
                     work: dir.join("work"),
+                    volatile: false,
                 },
                 run_dir: dir.join("run"),
                 record_dir: dir.join("record"),

@@ -125,7 +125,7 @@ impl Stage {
                 return Err(invalid(format!("mount destination {} is not an absolute path", given.display())));
             }
             let normal = tree::normal(&given);
-            let resolved = tree::resolve(&self.rootfs, Path::new(ROOTFS), &normal)
+            let resolved = tree::resolve(&self.rootfs, &normal)
                 .with_context(|| format!("looking up the mount destination {}", given.display()))?;
             if resolved == Path::new("/") {
                 return Err(invalid(format!("mount destination {} is the root directory", given.display())));
@@ -172,19 +172,21 @@ struct UpperDirectories {
 
 impl UpperDirectories {
     fn open(request: &Create) -> Result<Option<Self>> {
-        let Rootfs::Overlay { lower, upper, work } = &request.rootfs else { return Ok(None) };
+        let Rootfs::Overlay { lower, upper, work, .. } = &request.rootfs else { return Ok(None) };
         let top = lower.first().ok_or_else(|| invalid("an overlay needs at least one layer".into()))?;
         let made = match std::fs::create_dir(upper) {
             Ok(()) => true,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(error).with_context(|| format!("making {}", upper.display())),
         };
-        match std::fs::create_dir(work) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("making {}", work.display()));
+        // Scratch space; a volatile mount leaves a mark in it that would forbid the next one.
+        match std::fs::remove_dir_all(work) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("clearing {}", work.display()));
             }
-            _ => {}
+            Ok(()) | Err(_) => {}
         }
+        std::fs::create_dir(work).with_context(|| format!("making {}", work.display()))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |path: &Path| {
             rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("opening {}", path.display()))
@@ -249,7 +251,7 @@ fn mount_rootfs(
             }
             place(&tree, "rootfs")
         }
-        (Rootfs::Overlay { lower, .. }, Some(upper)) => {
+        (Rootfs::Overlay { lower, volatile, .. }, Some(upper)) => {
             let mut layers = Vec::with_capacity(lower.len());
             for (index, path) in lower.iter().enumerate() {
                 let layer = clone(path, false).with_context(|| format!("image layer {}", path.display()))?;
@@ -264,10 +266,11 @@ fn mount_rootfs(
             // Short relative names keep many layers within the page that mount(2) takes, and the container's mount
             // table free of the host's paths. Attached layers, since older kernels refuse detached ones.
             let options = format!(
-                "lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},index=off,metacopy=off",
+                "lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},index=off,metacopy=off{}",
                 layers.join(":"),
                 upper.upper.as_raw_fd(),
                 upper.work.as_raw_fd(),
+                if *volatile { ",volatile" } else { "" },
             );
             let options = std::ffi::CString::new(options).context("overlay options")?;
             rustix::mount::mount("overlay", "rootfs", "overlay", MountFlags::empty(), options.as_c_str())

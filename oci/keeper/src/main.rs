@@ -86,8 +86,9 @@ struct Keeper {
     log: Log,
 }
 
-/// Memory that one owner takes at the start. In `.bss`: a page costs nothing until it is used.
-#[repr(align(4096))]
+/// Memory that one owner takes at the start. In `.bss`: a page costs nothing until it is used. Aligned to cache
+/// lines and not to pages, so that the first shares a page with `.got`.
+#[repr(align(64))]
 struct Buffer<const N: usize>(UnsafeCell<[u8; N]>);
 
 // SAFETY: there is one thread.
@@ -227,6 +228,7 @@ impl Keeper {
             {
                 if exit.is_recorded(self.run, self.log.dropped()) {
                     self.control.announce(&exit.message(self.log.dropped()));
+                    Exit::sync(self.run);
                     return 0;
                 }
                 *retry_at = now + RETRY;

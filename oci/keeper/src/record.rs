@@ -1,4 +1,7 @@
-//! How the container ended, as `exit.<run>`: complete and on disk, or absent.
+//! How the container ended, as `exit.<run>`: complete, or absent.
+//!
+//! In place comes first, on the disk second: a killed wharfd or keeper loses nothing that has been renamed, and only
+//! a power cut needs the disk, so nobody waits for it. wharfd writes down what it was told before it tells others.
 
 use linux_raw_sys::errno;
 use linux_raw_sys::general::{O_CREAT, O_DIRECTORY, O_TRUNC, O_WRONLY};
@@ -28,7 +31,7 @@ impl Exit {
         message
     }
 
-    /// Write the record. `false`: try again later. A directory that was removed is not worth another try:
+    /// Put the record in place. `false`: try again later. A directory that was removed is not worth another try:
     /// nobody is left who would read it.
     pub fn is_recorded(&self, run: u64, dropped: u64) -> bool {
         match self.write(run, dropped) {
@@ -50,14 +53,18 @@ impl Exit {
         if sys::write(file.raw(), text.bytes())? != text.bytes().len() {
             return Err(Errno(errno::ENOSPC));
         }
-        sys::sync(file.raw())?;
-        sys::rename_at(RECORD_DIR, fresh.c_str(), name.c_str())?;
+        sys::rename_at(RECORD_DIR, fresh.c_str(), name.c_str())
+    }
+
+    /// Bring the record to the disk, as far as that is possible: it may have been read and removed by now.
+    pub fn sync(run: u64) {
+        let name = Text::<40>::new().put(b"exit.").number(run);
+        let synced = |name: &core::ffi::CStr, flags| match sys::open_at(RECORD_DIR, name, flags) {
+            Ok(file) => sys::sync(file.raw()),
+            Err(error) => Err(error),
+        };
+        let _ = synced(name.c_str(), 0);
         // Not RECORD_DIR itself: it may have been opened with O_PATH.
-        let dir = sys::open_at(RECORD_DIR, c".", O_DIRECTORY)?;
-        match sys::sync(dir.raw()) {
-            // A file system whose directories need no sync.
-            Err(Errno(errno::EINVAL)) => Ok(()),
-            other => other,
-        }
+        let _ = synced(c".", O_DIRECTORY);
     }
 }

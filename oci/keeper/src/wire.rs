@@ -13,8 +13,14 @@
 //! | REFUSED | answer | `E`, errno u32 | |
 //! | EXITED | unasked, to every connection | `X`, wait status i32, realtime ns u64, boottime ns u64, dropped bytes u64 | |
 //!
-//! EXITED is sent after the record `exit.<run>` is durable and all output is in the log; then the keeper ends,
-//! so a connection that closes without EXITED means: read the record, and if there is none, the keeper died.
+//! REFUSED says EINVAL (a message that is none of these, or not the descriptors that its flags announce), ENOTTY
+//! (a terminal asked of pipes, or pipes of a terminal), EUSERS (eight outputs are attached already). An output
+//! that has ended is attached, and its descriptor closed at once. Attached descriptors become non-blocking.
+//! A ninth connection replaces the oldest; connections of other users are closed.
+//!
+//! EXITED is sent after the record `exit.<run>` is in place and all output is in the log; then the keeper brings the
+//! record to the disk and ends. So a connection that closes without EXITED means: read the record, and if there is
+//! none, the keeper died.
 #![no_std]
 
 /// The version in STATUS.
@@ -38,7 +44,7 @@ pub mod kind {
     pub const DONE: u8 = b'D';
     /// Not carried out.
     pub const REFUSED: u8 = b'E';
-    /// The container has ended and its record is durable.
+    /// The container has ended and its record is in place.
     pub const EXITED: u8 = b'X';
 }
 

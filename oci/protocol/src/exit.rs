@@ -1,7 +1,7 @@
 //! The exit record: the one file in which a keeper says how its container ended.
 //!
-//! The keeper has no allocator and writes plain lines; this is their reader. A record is complete or absent:
-//! it is written under another name, synced and renamed.
+//! The keeper has no allocator and writes plain lines; this is their reader. A record is complete or absent: it is
+//! written under another name and renamed, and what a power cut leaves of one is refused here.
 
 use std::collections::HashMap;
 

@@ -189,6 +189,10 @@ pub enum Rootfs {
         upper: PathBuf,
         /// overlayfs' work directory, on the same file system.
         work: PathBuf,
+        /// What is written will not be needed when the container has ended, so nothing brings it to the disk:
+        /// fsync(2) in the container does nothing, and its end does not wait for the file system.
+        #[serde(default)]
+        volatile: bool,
     },
     /// A plain directory (`ctl run --rootfs DIR`), used in place, idmapped where ids are mapped.
     Directory {
