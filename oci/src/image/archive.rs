@@ -209,13 +209,13 @@ impl<T: Tape> Archive<T> {
                     if extensions.long_name.is_some() {
                         return Err(invalid(offset, "two long names describe the same member"));
                     }
-                    extensions.long_name = Some(until_nul(&self.extension(offset, size)?).to_vec());
+                    extensions.long_name = Some(self.long_name(offset, size)?);
                 }
                 b'K' => {
                     if extensions.long_link.is_some() {
                         return Err(invalid(offset, "two long link names describe the same member"));
                     }
-                    extensions.long_link = Some(until_nul(&self.extension(offset, size)?).to_vec());
+                    extensions.long_link = Some(self.long_name(offset, size)?);
                 }
                 b'V' => {
                     // A volume label carries nothing; GNU tar passes over it too.
@@ -320,6 +320,15 @@ impl<T: Tape> Archive<T> {
             filled += self.read_data(&mut data[filled..])?;
         }
         Ok(data)
+    }
+
+    fn long_name(&mut self, offset: u64, size: u64) -> Result<Vec<u8>, ArchiveError> {
+        let data = self.extension(offset, size)?;
+        // GNU tar reads on behind the data where the NUL is missing, others stop at its end.
+        if data.last() != Some(&0) {
+            return Err(invalid(offset, "a long name does not end with a NUL byte"));
+        }
+        Ok(until_nul(&data).to_vec())
     }
 
     fn member(
@@ -596,6 +605,11 @@ impl Pax {
                 b"path" | b"linkpath" | b"size" | b"GNU.sparse.name" => {
                     if value.contains(&0) {
                         return Err(invalid(offset, "a name with a NUL byte"));
+                    }
+                    // Takes the record back, says POSIX; is the value, says GNU tar.
+                    if value.is_empty() {
+                        let key = String::from_utf8_lossy(key);
+                        return Err(invalid(offset, format!("the PAX record {key:?} is empty")));
                     }
                     if pax.records.insert(key.to_vec(), value.to_vec()).is_some_and(|old| old != value) {
                         let key = String::from_utf8_lossy(key);

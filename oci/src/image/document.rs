@@ -250,7 +250,7 @@ fn parse<T: DeserializeOwned>(
     foreign: &[&str],
 ) -> Result<T, DocumentError> {
     let parsed = serde_json::from_slice(bytes).map_err(|source| DocumentError::Shape { what, source })?;
-    let keys: BTreeMap<String, serde::de::IgnoredAny> =
+    let keys: BTreeMap<String, Value> =
         serde_json::from_slice(bytes).map_err(|source| DocumentError::Shape { what, source })?;
     for key in keys.keys() {
         let lower = key.to_ascii_lowercase();

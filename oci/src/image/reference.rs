@@ -400,7 +400,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_grammar_makes_is_accepted(text in "([a-z0-9]+\\.[a-z]{2}(:[1-9][0-9]{1,3})?/)?[a-z0-9]+([._-][a-z0-9]+){0,2}(/[a-z0-9]+(__[a-z0-9]+)?){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?") {
+        fn what_the_grammar_makes_is_accepted(text in "([a-z0-9]+\\.[a-z]{2}(:[1-9][0-9]{1,3})?/)?[a-z0-9]+([_-][a-z0-9]+){0,2}(/[a-z0-9]+(__[a-z0-9]+)?){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?") {
             if text.len() != 64 {
                 let reference = text.parse::<Reference>().unwrap();
                 let familiar = reference.familiar().parse::<Reference>().unwrap();
