@@ -7,7 +7,7 @@
 //! processes: who is in it                       (here)
 //! ```
 //!
-//! Files are opened once and read with pread(2), some twenty microseconds for all of them. Every number is
+//! Files are opened once and read with pread(2), some twenty microseconds for all of them together. Every number is
 //! optional, since kernels and hierarchies differ; a cgroup that has gone is an error, never zeros, which
 //! would look like a counter that was reset. Nothing here changes a cgroup.
 
@@ -350,7 +350,8 @@ impl MemoryFiles {
 impl Memory {
     fn set_working_set(&mut self, inactive_file: Option<u64>) {
         // The two were not read at the same moment, so the difference may be negative.
-        self.working_set = self.usage.zip(inactive_file).map(|(usage, inactive)| usage.saturating_sub(inactive));
+        self.working_set =
+            self.usage.zip(inactive_file).map(|(usage, inactive)| usage.saturating_sub(inactive));
     }
 }
 
@@ -404,7 +405,9 @@ pub fn processes_in(mode: &CgroupMode, cgroup: &str) -> io::Result<Vec<u32>> {
 fn collect_processes(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
     match std::fs::read_to_string(directory.join("cgroup.procs")) {
         // 0 is a process outside our pid namespace.
-        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0)),
+        Ok(text) => {
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0))
+        }
         Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
             // It has just gone, or is a threaded one, whose processes its parent lists.
             Some(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
@@ -467,23 +470,20 @@ fn text<'a>(buffer: &'a mut Vec<u8>, file: Option<BorrowedFd<'_>>) -> io::Result
     /// Above any cgroup file; io.stat has a line per device.
     const MOST: usize = 1 << 20;
     let Some(file) = file else { return Ok(None) };
+    const STEP: usize = 4096;
     buffer.clear();
-    loop {
+    while buffer.len() < MOST {
         let length = buffer.len();
-        buffer.resize(length + 4096, 0);
-        match rustix::io::pread(file, &mut buffer[length..], length as u64) {
-            Ok(0) => {
-                buffer.truncate(length);
-                break;
-            }
-            Ok(count) => buffer.truncate(length + count),
-            Err(Errno::INTR) => buffer.truncate(length),
+        buffer.resize(length + STEP, 0);
+        let read = rustix::io::pread(file, &mut buffer[length..], length as u64);
+        buffer.truncate(length + read.unwrap_or(0));
+        match read {
+            // These files are written in one piece: less than what was asked for is the end.
+            Ok(STEP) | Err(Errno::INTR) => {}
+            Ok(_) => break,
             Err(Errno::NODEV) => return Err(gone("that was opened")),
             Err(Errno::OPNOTSUPP) => return Ok(None),
             Err(error) => return Err(error.into()),
-        }
-        if buffer.len() >= MOST {
-            break;
         }
     }
     Ok(std::str::from_utf8(buffer).ok())
@@ -541,7 +541,9 @@ fn parse_pressure(text: &str) -> Option<Pressure> {
     let stall = |kind: &str| -> Option<Stall> {
         let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
         let field = |key: &str| {
-            line.split(' ').find_map(|word| word.split_once('=').filter(|(name, _)| *name == key)).map(|(_, v)| v)
+            line.split(' ')
+                .find_map(|word| word.split_once('=').filter(|(name, _)| *name == key))
+                .map(|(_, v)| v)
         };
         let share = |key| field(key)?.parse().ok();
         Some(Stall {
