@@ -229,7 +229,7 @@ impl Container {
             Fact::Exited { run, exit, .. } => self.exited(now, run, exit),
             Fact::Oom { run, .. } => self.announce(Change::Oom(run)),
             Fact::Frozen { run, .. } => self.frozen(run),
-            Fact::FreezeFailed { reason, .. } => self.freeze_failed(reason),
+            Fact::FreezeFailed { reason, .. } => self.freeze_failed(now, reason),
             Fact::Thawed { .. } => self.thawed(),
             Fact::ThawFailed { reason, .. } => self.thaw_failed(now, reason),
             Fact::Limited { .. } => self.updated(),
@@ -321,11 +321,12 @@ impl Container {
         }
     }
 
-    fn freeze_failed(&mut self, reason: String) {
+    /// Some of it may be frozen, and all of it is if it was still to be thawed: thawing settles both.
+    fn freeze_failed(&mut self, now: Time, reason: String) {
         if let State::Pausing { process, .. } = self.state {
             self.aim(Goal::Up { run: process.run, paused: false });
             self.announce(Change::PauseFailed { reason });
-            self.enter(State::Running { process });
+            self.thaw(now, process);
         }
     }
 
@@ -402,13 +403,10 @@ impl Container {
             }
             State::Canceling { run, .. } => self.kill_all(now, *run),
             State::Stopping { process, .. } => self.kill_all(now, process.run),
-            State::Pausing { process, .. } => {
-                let process = *process;
-                self.aim(Goal::Up { run: process.run, paused: false });
-                let reason = format!("the processes did not freeze within {} s", FREEZE_LIMIT.as_secs());
-                self.announce(Change::PauseFailed { reason });
-                self.thaw(now, process);
-            }
+            State::Pausing { .. } => self.freeze_failed(
+                now,
+                format!("the processes did not freeze within {} s", FREEZE_LIMIT.as_secs()),
+            ),
             State::Resuming { process, attempt, .. } => {
                 let (process, attempt) = (*process, attempt + 1);
                 self.announce(Change::Retrying { step: Step::Thaw, attempt });

@@ -122,7 +122,7 @@ pub enum Change {
     Updated,
     /// The run was not there in time, and is killed.
     StartTimedOut(Run),
-    /// It goes on running: freezing failed.
+    /// It is to go on running: freezing failed.
     PauseFailed {
         /// A sentence for people.
         reason: String,

@@ -56,7 +56,7 @@ pub enum Fact {
         /// Which.
         run: Run,
     },
-    /// Freezing did not work; nothing is frozen.
+    /// Freezing did not work, or not for all.
     FreezeFailed {
         /// Of whom.
         id: Id,
