@@ -61,11 +61,25 @@ impl Nested {
             let Some(text) = name.to_str() else { continue };
             let ours = matches!(
                 text,
-                "CARGO_ENCODED_RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "CLIPPY_ARGS" | "CARGO_TARGET_DIR"
-                    | "CARGO_BUILD_TARGET_DIR" | "CARGO_BUILD_TARGET" | "CARGO_BUILD_RUSTFLAGS" | "RUSTDOCFLAGS"
-            ) || ["CARGO_PROFILE_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "CARGO_MANIFEST_", "DEP_"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix));
+                "CARGO_ENCODED_RUSTFLAGS"
+                    | "RUSTC_WRAPPER"
+                    | "RUSTC_WORKSPACE_WRAPPER"
+                    | "CLIPPY_ARGS"
+                    | "CARGO_TARGET_DIR"
+                    | "CARGO_BUILD_TARGET_DIR"
+                    | "CARGO_BUILD_TARGET"
+                    | "CARGO_BUILD_RUSTFLAGS"
+                    | "RUSTDOCFLAGS"
+            ) || [
+                "CARGO_PROFILE_",
+                "CARGO_CFG_",
+                "CARGO_FEATURE_",
+                "CARGO_PKG_",
+                "CARGO_MANIFEST_",
+                "DEP_",
+            ]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
             if ours {
                 cargo.env_remove(&name);
             }

@@ -109,9 +109,10 @@ impl Forge {
         match self.ask(&Request::Hello, &[], PATIENCE)? {
             (Reply::Hello { version, pid }, _) => Ok((version, pid)),
             (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (
+                Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done,
+                _,
+            ) => Err(ForgeError::Unexpected),
         }
     }
 
@@ -181,9 +182,13 @@ impl Forge {
         match self.ask(request, fds, PATIENCE)? {
             (Reply::Done, _) => Ok(()),
             (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. }, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (
+                Reply::Hello { .. }
+                | Reply::Started { .. }
+                | Reply::ExecStarted { .. }
+                | Reply::ExecExited { .. },
+                _,
+            ) => Err(ForgeError::Unexpected),
         }
     }
 

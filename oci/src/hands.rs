@@ -68,9 +68,11 @@ pub fn ensure(runtime_dir: &Path) -> Result<Forge, HandsError> {
         return Ok(forge);
     }
     let lock = runtime_dir.join(LOCK);
-    let lock = rustix::fs::open(&lock, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
-        .map_err(failed(format!("opening {}", lock.display())))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(failed("waiting for the lock"))?;
+    let lock =
+        rustix::fs::open(&lock, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+            .map_err(failed(format!("opening {}", lock.display())))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(failed("waiting for the lock"))?;
     // Whoever held the lock has started one.
     if let Some(forge) = usable(&forge)? {
         return Ok(forge);

@@ -14,13 +14,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use wharf_oci::forge::{Forge, ForgeError, Started};
-use wharf_oci::{CreateFd, ExecFd, ExitRecord, FailureKind, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize, hands};
+use wharf_oci::{
+    CreateFd, ExecFd, ExitRecord, FailureKind, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize, hands,
+};
 use wharf_protocol::{Create, Exec, Failure, VERSION};
 
 const IDS: IdMap = IdMap { host: 1_000_000_000, size: 65_536 };
 const CAPS: [&str; 11] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP",
-    "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 ];
 const MASKED: [&str; 6] =
     ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts", "/sys/firmware"];
@@ -72,11 +83,17 @@ impl Host {
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "true", "cat", "id", "sleep", "touch", "mkdir", "grep", "tty", "stty", "head", "ls", "kill", "mount", "setsid", "echo", "env", "pwd", "ps", "dd"]
-        {
+        for applet in [
+            "sh", "true", "cat", "id", "sleep", "touch", "mkdir", "grep", "tty", "stty", "head", "ls",
+            "kill", "mount", "setsid", "echo", "env", "pwd", "ps", "dd",
+        ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:100::/home/app:/bin/sh\n").unwrap();
+        std::fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\napp:x:1000:100::/home/app:/bin/sh\n",
+        )
+        .unwrap();
         std::fs::write(root.join("etc/group"), "root:x:0:\nusers:x:100:\nvideo:x:44:app\n").unwrap();
         root
     }
@@ -104,7 +121,12 @@ impl Host {
                 spec: String::new(),
                 user: String::new(),
                 groups: Vec::new(),
-                rootfs: Rootfs::Overlay { lower: vec![empty, layer], upper: dir.join("upper"), work: dir.join("work") },
+                rootfs: Rootfs::Overlay {
+                    lower: vec![empty, layer],
+                    upper: dir.join("upper"),
+                    work: dir.join("work"),
+                    volatile: false,
+                },
                 id_map: Some(IDS),
                 idmapped_mounts: Vec::new(),
                 make_cwd: true,
@@ -126,6 +148,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.forge.remove_cgroup(&self.cgroup);
+        }
         let pid = rustix::process::Pid::from_raw(self.pid).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         wait_until("the forge to end", || !Path::new(&format!("/proc/{}", self.pid)).exists());
@@ -183,7 +208,10 @@ fn cgroup_mounts() -> Vec<PathBuf> {
 fn cgroup_file(cgroup: &str, controller: &str, v1: &str, v2: &str) -> String {
     let v1 = Path::new("/sys/fs/cgroup").join(controller).join(&cgroup[1..]).join(v1);
     let file = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup").join(&cgroup[1..]).join(v2) };
-    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).trim().to_owned()
+    std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        .trim()
+        .to_owned()
 }
 
 struct Container<'h> {
@@ -225,7 +253,12 @@ impl Container<'_> {
     fn refused(&self) -> Failure {
         match self.start() {
             Err(ForgeError::Failed(failure)) => {
-                assert_eq!(std::fs::read_dir(self.dir.join("run")).unwrap().count(), 0, "the run's directory");
+                let left: Vec<_> = std::fs::read_dir(self.dir.join("run"))
+                    .unwrap()
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .collect();
+                assert!(left.is_empty(), "{left:?} after {failure:?}");
                 for mount in cgroup_mounts() {
                     assert!(!mount.join(&self.create.cgroup[1..]).exists(), "cgroup in {}", mount.display());
                 }
@@ -293,7 +326,8 @@ impl Container<'_> {
             exec.fds.push(ExecFd::Seccomp);
             fds.push(filter.as_fd());
         }
-        let executing = self.host.forge.exec(exec, started.pidfd.as_fd(), &fds).unwrap_or_else(|e| panic!("{e:?}"));
+        let executing =
+            self.host.forge.exec(exec, started.pidfd.as_fd(), &fds).unwrap_or_else(|e| panic!("{e:?}"));
         drop(fds);
         drop(writer);
         let mut output = String::new();
@@ -350,9 +384,7 @@ fn filter() -> OwnedFd {
     ];
     let bytes: Vec<u8> = program
         .iter()
-        .flat_map(|(code, jt, jf, k)| {
-            code.to_ne_bytes().into_iter().chain([*jt, *jf]).chain(k.to_ne_bytes())
-        })
+        .flat_map(|(code, jt, jf, k)| code.to_ne_bytes().into_iter().chain([*jt, *jf]).chain(k.to_ne_bytes()))
         .collect();
     let memfd = rustix::fs::memfd_create("filter", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     assert_eq!(rustix::io::write(&memfd, &bytes).unwrap(), bytes.len());
@@ -384,4 +416,645 @@ fn container_of_layers_runs_and_its_exit_is_recorded() {
     let container = host.container(&["sh", "-c", "echo hello; echo $HOME; exit 42"]);
     let (code, log) = container.run();
     assert_eq!((code, log.as_str()), (42, "hello\n/root\n"));
+}
+
+#[test]
+fn ids_differ_on_both_sides_and_files_have_the_right_owner() {
+    let host = host!();
+    let script = "id -u; touch /tmp/mine /root/also; cat /proc/self/uid_map; echo changed >> /etc/passwd; ls -ln /bin/busybox";
+    let container = host.container(&["sh", "-c", script]);
+    let (code, log) = container.run();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.starts_with("0\n"), "{log}");
+    assert!(log.contains(&format!("{} {}", IDS.host, IDS.size)) || log.contains("1000000000"), "{log}");
+    assert!(log.lines().last().unwrap().contains(" 0 "), "root's file of the image is root's inside: {log}");
+    for file in ["tmp/mine", "root/also", "etc/passwd", ""] {
+        let stat = std::fs::metadata(container.dir.join("upper").join(file)).unwrap();
+        assert_eq!((stat.uid(), stat.gid()), (IDS.host, IDS.host), "{file:?}");
+    }
+    let lower = std::fs::metadata(host.path().join("layer/etc/passwd")).unwrap();
+    assert_eq!(lower.uid(), 0, "the image is untouched");
+}
+
+#[test]
+fn plain_directory_is_used_in_place_with_its_own_owners() {
+    let host = host!();
+    let root = host.rootfs("plain");
+    let container = host.container(&["sh", "-c", "touch /made && id -u"]).directory_rootfs(root.clone());
+    assert_eq!(container.run(), (0, "0\n".to_owned()));
+    assert_eq!(
+        std::fs::metadata(root.join("made")).unwrap().uid(),
+        0,
+        "the container's root is this directory's root"
+    );
+}
+
+#[test]
+fn volumes_are_translated_or_not_as_asked() {
+    let host = host!();
+    let source = host.path().join("volume");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "content\n").unwrap();
+    let options = ["bind", "nosuid", "nodev"];
+    let mut container = host
+        .container(&["sh", "-c", "cat /data/file /one && touch /data/new && (touch /ro/x 2>/dev/null || echo refused)"])
+        .mount(json!({"destination": "/data", "type": "bind", "source": source, "options": options}))
+        .mount(json!({"destination": "/ro", "type": "bind", "source": source, "options": ["rbind", "ro"]}))
+        .mount(
+            json!({"destination": "/one", "type": "bind", "source": source.join("file"), "options": options}),
+        );
+    let first = container.spec["mounts"].as_array().unwrap().len() - 3;
+    container.create.idmapped_mounts = vec![first, first + 1, first + 2];
+    let (code, log) = container.run();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.starts_with("content\ncontent\n") && log.ends_with("refused\n"), "{log}");
+    assert_eq!(std::fs::metadata(source.join("new")).unwrap().uid(), 0);
+    assert!(!source.join("x").exists());
+}
+
+#[test]
+fn missing_and_unexecutable_commands_are_told_apart() {
+    let host = host!();
+    let missing = host.container(&["nothere"]).refused();
+    assert_eq!(missing.kind, FailureKind::CommandNotFound);
+    assert!(missing.message.contains("/usr/bin:/bin"), "{missing}");
+    assert_eq!(host.container(&["/bin/nothere"]).refused().kind, FailureKind::CommandNotFound);
+    let plain = host.container(&["/etc/passwd"]).refused();
+    assert_eq!(plain.kind, FailureKind::CommandNotExecutable, "{plain}");
+    assert_eq!(host.container(&["/etc"]).refused().kind, FailureKind::CommandNotExecutable);
+
+    let root = host.rootfs("scripts");
+    for (name, text) in [("noloader", "#!/nowhere/sh\n"), ("notext", "hello\n")] {
+        std::fs::write(root.join("bin").join(name), text).unwrap();
+        std::fs::set_permissions(root.join("bin").join(name), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+    }
+    let loader = host.container(&["noloader"]).directory_rootfs(root.clone()).refused();
+    assert!(
+        loader.kind == FailureKind::CommandNotFound && loader.message.contains("interpreter"),
+        "{loader}"
+    );
+    let text = host.container(&["notext"]).directory_rootfs(root).refused();
+    assert_eq!(text.kind, FailureKind::CommandNotExecutable, "{text}");
+    let mut empty = host.container(&[""]);
+    assert_eq!(empty.refused().kind, FailureKind::InvalidInput);
+    empty.spec["process"]["env"] = json!(["=x"]);
+    assert_eq!(empty.refused().kind, FailureKind::InvalidInput);
+}
+
+#[test]
+fn image_with_a_link_for_a_system_directory_is_refused() {
+    let host = host!();
+    let canary = host.path().join("canary");
+    std::fs::create_dir(&canary).unwrap();
+    std::fs::write(canary.join("ptmx"), "").unwrap();
+    for name in ["dev", "proc", "sys"] {
+        let root = host.rootfs(&format!("hostile-{name}"));
+        std::fs::remove_dir(root.join(name)).unwrap();
+        symlink(&canary, root.join(name)).unwrap();
+        for directory in [true, false] {
+            let mut container = host.container(&["true"]);
+            if directory {
+                container = container.directory_rootfs(root.clone());
+            } else if let Rootfs::Overlay { lower, .. } = &mut container.create.rootfs {
+                *lower = vec![root.clone()];
+            }
+            let failure = container.refused();
+            assert_eq!(failure.kind, FailureKind::RefusedImage, "{failure}");
+            assert!(failure.message.contains(&format!("/{name}")), "{failure}");
+        }
+        std::fs::remove_file(root.join(name)).unwrap();
+        std::fs::write(root.join(name), "").unwrap();
+        let failure = host.container(&["true"]).directory_rootfs(root).refused();
+        assert_eq!(failure.kind, FailureKind::RefusedImage, "{failure}");
+    }
+    assert_eq!(std::fs::read_dir(canary).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_may_be_mounted_over_proc_or_sys() {
+    let host = host!();
+    let root = host.rootfs("links");
+    symlink("/proc", root.join("toproc")).unwrap();
+    symlink("../../proc/sys", root.join("data/up")).unwrap();
+    for destination in [
+        "/proc",
+        "/proc/self",
+        "//proc",
+        "/x/../proc",
+        "/toproc",
+        "/toproc/1",
+        "/data/up",
+        "/sys/kernel",
+        "/proc/sys/kernel/core_pattern",
+        "/",
+    ] {
+        let failure = host
+            .container(&["true"])
+            .directory_rootfs(root.clone())
+            .mount(json!({"destination": destination, "type": "bind", "source": host.path(), "options": ["bind"]}))
+            .refused();
+        assert_eq!(failure.kind, FailureKind::InvalidInput, "{destination}: {failure}");
+        assert!(failure.message.contains(destination), "{destination}: {failure}");
+    }
+}
+
+#[test]
+fn users_come_from_the_image() {
+    let host = host!();
+    let mut container = host.container(&[
+        "sh",
+        "-c",
+        "id -u; id -g; id -G; echo $HOME; pwd; touch x && grep Cap /proc/self/status",
+    ]);
+    container.create.user = "app".into();
+    container.create.groups = vec!["5".into()];
+    container.spec["process"]["cwd"] = json!("/tmp");
+    let (code, log) = container.run();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.starts_with("1000\n100\n100 5 44\n/home/app\n/tmp\n"), "{log}");
+    assert!(log.contains("CapEff:\t0000000000000000"), "an ordinary user has no capabilities: {log}");
+
+    for (user, kind) in [
+        ("nobody", FailureKind::InvalidInput),
+        ("4294967296", FailureKind::InvalidInput),
+        ("65536", FailureKind::InvalidInput),
+        ("app\n0", FailureKind::InvalidInput),
+        ("app:nope", FailureKind::InvalidInput),
+    ] {
+        let mut container = host.container(&["true"]);
+        container.create.user = user.into();
+        let failure = container.refused();
+        assert_eq!(failure.kind, kind, "{user:?}: {failure}");
+    }
+}
+
+#[test]
+fn working_directory_is_made_for_the_containers_root() {
+    let host = host!();
+    let mut container = host.container(&["sh", "-c", "pwd; touch here"]);
+    container.spec["process"]["cwd"] = json!("/srv/app/new");
+    assert_eq!(container.run(), (0, "/srv/app/new\n".into()));
+    let stat = std::fs::metadata(container.dir.join("upper/srv/app/new")).unwrap();
+    assert_eq!(stat.uid(), IDS.host);
+
+    let mut container = host.container(&["true"]);
+    container.spec["process"]["cwd"] = json!("/etc/passwd/x");
+    assert_eq!(container.refused().kind, FailureKind::InvalidInput);
+    for number in 3..20 {
+        let mut container = host.container(&["true"]);
+        container.create.make_cwd = false;
+        container.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
+        let started = container.start();
+        assert!(started.is_err(), "{number}");
+    }
+}
+
+#[test]
+fn init_and_exec_are_confined_alike() {
+    let host = host!();
+    for no_new_privileges in [true, false] {
+        let filter = filter();
+        let mut container = host
+            .container(&["sh", "-c", "mkdir /tmp/x 2>/dev/null || echo refused; grep -E '^(Cap|Seccomp|NoNew)' /proc/self/status; ls /proc/self/fd; sleep 1000"])
+            .fd(CreateFd::Seccomp, filter.try_clone().unwrap());
+        container.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let started = container.started();
+        wait_until("the output", || container.log().lines().count() >= 12);
+        let log = container.log();
+        let rest = log.split_once("refused\n").unwrap_or_else(|| panic!("{log}")).1;
+        assert!(rest.contains("Seccomp:\t2\nSeccomp_filters:\t1\n"), "{rest}");
+
+        let mut exec = container.exec(&[
+            "sh",
+            "-c",
+            "mkdir /tmp/y 2>/dev/null; grep -E '^(Cap|Seccomp|NoNew)' /proc/self/status; ls /proc/self/fd",
+        ]);
+        exec.no_new_privileges = no_new_privileges;
+        let (code, output) = container.execute(&started, exec, Some(&filter));
+        assert_eq!(code, 0, "{output}");
+        assert_eq!(output, rest, "exec as init");
+        assert!(rest.ends_with("0\n1\n2\n3\n"), "no descriptor but ls' own: {rest}");
+        assert!(rest.contains("CapInh:\t0000000000000000") && rest.contains("CapAmb:\t0000000000000000"));
+        assert!(rest.contains(&format!("NoNewPrivs:\t{}", i32::from(no_new_privileges))));
+        container.remove();
+        assert_eq!(container.record().exit_code(), 137);
+    }
+}
+
+#[test]
+fn masked_paths_are_empty_and_readonly_paths_are_readonly() {
+    let host = host!();
+    let script = "head -c 10 /proc/kcore; cat /proc/keys /proc/timer_list; ls /sys/firmware; echo x > /proc/sys/kernel/hostname; echo $?; mount | grep -c wharf";
+    let (_, log) = host.container(&["sh", "-c", &format!("({script}) 2>/dev/null")]).run();
+    assert_eq!(log, "1\n0\n");
+}
+
+#[test]
+fn exec_joins_all_namespaces_of_the_container() {
+    let host = host!();
+    let container = host.container(&["sleep", "1000"]);
+    let started = container.started();
+    let (code, output) = container.execute(&started, container.exec(&["sh", "-c", "for n in user mnt pid net ipc uts cgroup; do echo $(ls -l /proc/self/ns/$n /proc/1/ns/$n | grep -o '[^ ]*$'); done; id -u; echo $HOME; cat /proc/self/cgroup"]), None);
+    assert_eq!(code, 0, "{output}");
+    for line in output.lines().take(7) {
+        let (own, init) = line.split_once(' ').unwrap();
+        assert_eq!(own, init, "{output}");
+    }
+    assert!(output.contains("\n0\n/root\n"), "{output}");
+    for line in output.lines().filter(|line| line.contains(":/") && !line.starts_with("0::")) {
+        assert!(line.ends_with(":/"), "in the container's cgroup: {output}");
+    }
+
+    let mut exec = container.exec(&["sh", "-c", "id -u; id -G; pwd"]);
+    exec.user = "app".into();
+    exec.cwd = "/tmp".into();
+    assert_eq!(container.execute(&started, exec, None), (0, "1000\n100 44\n/tmp\n".into()));
+
+    let mut exec = container.exec(&["true"]);
+    exec.cwd = "/nowhere".into();
+    let failure = host.forge.exec(exec, started.pidfd.as_fd(), &[]).unwrap_err();
+    assert!(
+        matches!(&failure, ForgeError::Failed(failure) if failure.kind == FailureKind::InvalidInput),
+        "{failure:?}"
+    );
+    for (args, kind) in
+        [("nothere", FailureKind::CommandNotFound), ("/etc/passwd", FailureKind::CommandNotExecutable)]
+    {
+        let failure = host.forge.exec(container.exec(&[args]), started.pidfd.as_fd(), &[]).unwrap_err();
+        assert!(matches!(&failure, ForgeError::Failed(failure) if failure.kind == kind), "{failure:?}");
+    }
+    let (code, _) = container.execute(&started, container.exec(&["sh", "-c", "kill -9 $$"]), None);
+    assert_eq!(code, 137);
+
+    container.remove();
+    let failure = host.forge.exec(container.exec(&["true"]), started.pidfd.as_fd(), &[]).unwrap_err();
+    assert!(
+        matches!(&failure, ForgeError::Failed(failure) if failure.kind == FailureKind::NotRunning),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn exec_gets_a_terminal_of_the_container() {
+    let host = host!();
+    let container = host.container(&["sleep", "1000"]);
+    let started = container.started();
+    let mut exec =
+        container.exec(&["sh", "-c", "tty; stty size; read line; echo got $line; touch $(tty) && echo mine"]);
+    exec.user = "app".into();
+    exec.terminal = Some(TerminalSize { rows: 33, columns: 77 });
+    let executing = host.forge.exec(exec, started.pidfd.as_fd(), &[]).unwrap();
+    let mut terminal = std::fs::File::from(executing.terminal.as_ref().unwrap().try_clone().unwrap());
+    terminal.write_all(b"input\n").unwrap();
+    let mut output = Vec::new();
+    // EIO at the end, when nobody has the other side open.
+    let _ = terminal.read_to_end(&mut output);
+    let output = String::from_utf8_lossy(&output);
+    assert!(output.contains("/dev/pts/0"), "{output}");
+    assert!(output.contains("33 77") && output.contains("got input") && output.contains("mine"), "{output}");
+    assert_eq!(executing.wait().unwrap(), 0);
+    container.remove();
+}
+
+#[test]
+fn container_with_a_terminal_writes_it_to_the_log() {
+    let host = host!();
+    let mut container = host.container(&["sh", "-c", "tty; stty size"]);
+    container.create.terminal = Some(TerminalSize { rows: 44, columns: 99 });
+    let (code, log) = container.run();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("/dev/pts/0") && log.contains("44 99"), "{log}");
+}
+
+#[test]
+fn exec_takes_with_it_what_it_has_started() {
+    let host = host!();
+    let container = host.container(&["sleep", "1000"]);
+    let started = container.started();
+    let count = || {
+        let procs = Path::new("/sys/fs/cgroup/unified").join(&container.create.cgroup[1..]);
+        let procs = if procs.exists() {
+            procs
+        } else {
+            Path::new("/sys/fs/cgroup").join(&container.create.cgroup[1..])
+        };
+        let children =
+            std::fs::read_dir(procs).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count();
+        children
+    };
+    // Left in the background in a session of its own.
+    let (code, _) = container.execute(
+        &started,
+        container.exec(&["sh", "-c", "setsid sleep 999 >/dev/null 2>&1 & exit 3"]),
+        None,
+    );
+    assert_eq!(code, 3);
+    assert_eq!(count(), 0, "the exec's cgroup is gone");
+    let (_, processes) = container.execute(&started, container.exec(&["ps"]), None);
+    assert!(!processes.contains("sleep 999"), "{processes}");
+
+    // Whoever asked goes away.
+    let mut exec = container.exec(&["sh", "-c", "sleep 998 & sleep 997"]);
+    exec.kill_on_disconnect = true;
+    let executing = host.forge.exec(exec, started.pidfd.as_fd(), &[]).unwrap();
+    assert_eq!(count(), 1);
+    drop(executing);
+    wait_until("the exec to be killed", || count() == 0);
+
+    // Killed by name.
+    let exec = container.exec(&["sh", "-c", "sleep 996 & sleep 995"]);
+    let name = format!("{}/{}", container.create.cgroup, exec.name);
+    let executing = host.forge.exec(exec, started.pidfd.as_fd(), &[]).unwrap();
+    host.forge.kill(&name).unwrap();
+    assert_eq!(wharf_oci::exit_code(executing.wait().unwrap()), 137);
+
+    // The container ends: so do its execs.
+    let executing = host.forge.exec(container.exec(&["sleep", "994"]), started.pidfd.as_fd(), &[]).unwrap();
+    host.forge.signal(started.pidfd.as_fd(), 9).unwrap();
+    assert_eq!(wharf_oci::exit_code(executing.wait().unwrap()), 137);
+    assert_eq!(container.record().exit_code(), 137);
+    container.remove();
+}
+
+#[test]
+fn cgroups_that_the_container_nested_are_removed() {
+    let host = host!();
+    let container = host.container(&["sleep", "1000"]);
+    container.started();
+    for mount in cgroup_mounts() {
+        let mut dir = mount.join(&container.create.cgroup[1..]);
+        for _ in 0..20 {
+            dir.push("nested");
+            std::fs::create_dir(&dir).unwrap();
+        }
+    }
+    container.remove();
+    host.forge.remove_cgroup(&container.create.cgroup).unwrap();
+}
+
+#[test]
+fn limits_are_in_the_kernel_and_change_live() {
+    let host = host!();
+    let mut container = host.container(&["sleep", "1000"]);
+    container.create.limits = Limits {
+        cpu_quota_us: Some(50_000),
+        cpu_period_us: Some(100_000),
+        cpu_shares: Some(512),
+        cpuset_cpus: Some("0".into()),
+        memory_max: Some(64 << 20),
+        memory_swap_max: Some(64 << 20),
+        memory_reservation: Some(32 << 20),
+        pids_max: Some(20),
+        blkio_weight: None,
+        cpuset_mems: None,
+    };
+    let started = container.started();
+    let cgroup = container.create.cgroup.clone();
+    let v2 = !Path::new("/sys/fs/cgroup/memory").exists();
+    let read = |controller, v1, v2| cgroup_file(&cgroup, controller, v1, v2);
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (64u64 << 20).to_string());
+    assert_eq!(read("pids", "pids.max", "pids.max"), "20");
+    assert_eq!(read("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+    if !v2 {
+        assert_eq!(read("cpu", "cpu.cfs_quota_us", ""), "50000");
+        assert_eq!(read("cpu", "cpu.shares", ""), "512");
+        assert_eq!(read("memory", "memory.soft_limit_in_bytes", ""), (32u64 << 20).to_string());
+        assert!(
+            read("devices", "devices.list", "").lines().all(|line| !line.starts_with("a ")),
+            "devices are restricted"
+        );
+    }
+
+    let change = |limits: Limits| host.forge.limit(&cgroup, limits);
+    change(Limits {
+        memory_max: Some(128 << 20),
+        memory_swap_max: Some(-1),
+        pids_max: Some(-1),
+        ..Limits::default()
+    })
+    .unwrap();
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (128u64 << 20).to_string());
+    assert_eq!(read("pids", "pids.max", "pids.max"), "max");
+    change(Limits { memory_max: Some(32 << 20), memory_swap_max: Some(48 << 20), ..Limits::default() })
+        .unwrap();
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (32u64 << 20).to_string());
+    change(Limits { cpu_quota_us: Some(-1), cpu_period_us: Some(50_000), ..Limits::default() }).unwrap();
+    let bad = change(Limits { cpuset_cpus: Some("0-4095".into()), ..Limits::default() }).unwrap_err();
+    assert!(
+        matches!(&bad, ForgeError::Failed(failure) if failure.kind == FailureKind::InvalidInput),
+        "{bad:?}"
+    );
+    host.forge.signal(started.pidfd.as_fd(), 9).unwrap();
+    container.remove();
+    let gone = change(Limits { pids_max: Some(5), ..Limits::default() }).unwrap_err();
+    assert!(
+        matches!(&gone, ForgeError::Failed(failure) if failure.kind == FailureKind::NotRunning),
+        "{gone:?}"
+    );
+}
+
+#[test]
+fn frozen_container_stands_still_and_can_be_killed() {
+    let host = host!();
+    let container = host.container(&["sh", "-c", "while :; do echo tick; sleep 0.01; done"]);
+    let started = container.started();
+    wait_until("ticks", || !container.log().is_empty());
+    host.forge.freeze(&container.create.cgroup, true).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let stopped = container.log().len();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(container.log().len(), stopped);
+    let paused = host.forge.exec(container.exec(&["true"]), started.pidfd.as_fd(), &[]).unwrap_err();
+    assert!(paused.to_string().contains("paused"), "{paused}");
+    host.forge.freeze(&container.create.cgroup, false).unwrap();
+    wait_until("more ticks", || container.log().len() > stopped);
+    host.forge.freeze(&container.create.cgroup, true).unwrap();
+    host.forge.kill(&container.create.cgroup).unwrap();
+    assert_eq!(container.record().exit_code(), 137);
+    container.remove();
+}
+
+#[test]
+fn failing_mount_is_named() {
+    let host = host!();
+    let missing = host
+        .container(&["true"])
+        .mount(
+            json!({"destination": "/data", "type": "bind", "source": "/does/not/exist", "options": ["bind"]}),
+        )
+        .refused();
+    assert_eq!(missing.kind, FailureKind::InvalidInput);
+    assert!(missing.message.contains("/does/not/exist") && missing.message.contains("/data"), "{missing}");
+
+    let bad = host
+        .container(&["true"])
+        .mount(json!({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=nonsense"]}))
+        .refused();
+    assert!(bad.message.contains("/scratch"), "{bad:?}");
+    assert!(!bad.detail.is_empty());
+
+    let source = host.path().join("somefile");
+    std::fs::write(&source, "").unwrap();
+    let over = host
+        .container(&["true"])
+        .mount(json!({"destination": "/etc/passwd/below", "type": "bind", "source": source, "options": ["bind"]}))
+        .refused();
+    assert!(over.message.contains("/etc/passwd/below"), "{over:?}");
+}
+
+#[test]
+fn what_the_host_does_not_allow_is_clamped_with_a_warning() {
+    let host = host!();
+    let mut container = host.container(&["sh", "-c", "cat /proc/self/oom_score_adj; ulimit -n"]);
+    container.create.oom_score_adj = Some(321);
+    container.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
+    let started = container.started();
+    assert!(started.warnings.is_empty(), "{:?}", started.warnings);
+    assert_eq!(container.record().exit_code(), 0);
+    assert_eq!(container.log(), "321\n100\n");
+    container.remove();
+    let keeper_or_forge = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", host.pid)).unwrap();
+    assert_ne!(keeper_or_forge.trim(), "321");
+
+    let mut container = host.container(&["true"]);
+    container.spec["process"]["rlimits"] =
+        json!([{"type": "RLIMIT_NOFILE", "soft": 4_000_000_000u64, "hard": 4_000_000_000u64}]);
+    let started = container.started();
+    assert!(
+        started.warnings.iter().any(|warning| warning.contains("RLIMIT_NOFILE")),
+        "{:?}",
+        started.warnings
+    );
+    container.remove();
+}
+
+#[test]
+fn host_ids_work_without_a_user_namespace() {
+    let host = host!();
+    let mut container =
+        host.container(&["sh", "-c", "cat /proc/self/uid_map; touch /tmp/x"]).fd(CreateFd::Seccomp, filter());
+    container.create.id_map = None;
+    container.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "user");
+    let started = container.started();
+    drop(started);
+    assert_eq!(container.record().exit_code(), 0);
+    assert!(container.log().contains("4294967295"), "{}", container.log());
+    assert_eq!(std::fs::metadata(container.dir.join("upper/tmp/x")).unwrap().uid(), 0);
+    container.remove();
+
+    let mut mismatch = host.container(&["true"]);
+    mismatch.create.id_map = None;
+    mismatch.refused();
+}
+
+#[test]
+fn standard_input_reaches_the_container() {
+    let host = host!();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut container = host.container(&["cat"]).fd(CreateFd::Stdin, reader.into());
+    container.create.stdin = Stdin::Pipe;
+    container.started();
+    container.fds.clear();
+    writer.write_all(b"through the pipe\n").unwrap();
+    drop(writer);
+    assert_eq!(container.record().exit_code(), 0);
+    assert_eq!(container.log(), "through the pipe\n");
+    container.remove();
+}
+
+#[test]
+fn standard_streams_can_be_opened_again_by_the_containers_user() {
+    let host = host!();
+    let mut container = host.container(&["sh", "-c", "echo out > /proc/self/fd/1"]);
+    container.create.user = "app".into();
+    assert_eq!(container.run(), (0, "out\n".into()));
+}
+
+#[test]
+fn killed_creator_leaves_nothing_after_the_cgroup_is_removed() {
+    let host = host!();
+    let mut random = 88_172_645_463_325_252u64;
+    for round in 0..40 {
+        let container = host.container(&["sleep", "1000"]);
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let delay = Duration::from_micros(random % 30_000);
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| container.start());
+            std::thread::sleep(delay);
+            for pid in children(host.pid) {
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            // Whatever it says, it says it soon.
+            let at = Instant::now();
+            let _ = starting.join().unwrap();
+            assert!(
+                at.elapsed() < Duration::from_secs(5),
+                "round {round} after {delay:?}: {:?}",
+                at.elapsed()
+            );
+        });
+        container.remove();
+        std::fs::remove_dir_all(&container.dir).unwrap();
+    }
+}
+
+#[test]
+fn many_containers_at_once_come_and_go() {
+    let host = host!();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    let container = host.container(&["sh", "-c", "exit 7"]);
+                    assert_eq!(container.run().0, 7);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn forge_serves_only_its_own_user_and_outlives_rude_peers() {
+    let host = host!();
+    let socket = host.forge.socket().to_owned();
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    for bytes in [&b""[..], b"\xff\xff\xff\xff", b"\x04\0\0\0nope", b"\x02\0\0\0{}"] {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let _ = stream.write_all(bytes);
+    }
+    let again = hands::ensure(host.path()).unwrap();
+    assert_eq!(again.hello().unwrap().1 as i32, host.pid, "the living one is used");
+    let exe = std::fs::read_link(format!("/proc/{}/exe", host.pid)).unwrap();
+    assert!(exe.to_string_lossy().contains("memfd:"), "{exe:?}");
+    let environment = std::fs::read(format!("/proc/{}/environ", host.pid)).unwrap();
+    assert!(environment.is_empty());
+}
+
+#[test]
+fn containers_outlive_the_forge() {
+    let host = host!();
+    let container = host.container(&["sh", "-c", "sleep 0.3; echo alive; exit 5"]);
+    container.started();
+    let pid = rustix::process::Pid::from_raw(host.pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(container.record().exit_code(), 5);
+    assert_eq!(container.log(), "alive\n");
+    let forge = hands::ensure(host.path()).unwrap();
+    forge.remove_cgroup(&container.create.cgroup).unwrap();
+    let (_, pid) = forge.hello().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    wait_until("the socket to be removed", || !forge.socket().exists());
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }

@@ -34,6 +34,8 @@ const FREEZING: Duration = Duration::from_secs(8);
 pub struct Hierarchies {
     /// Mount points of v1 hierarchies; empty on a pure v2 host.
     v1: Vec<PathBuf>,
+    /// Those of them that the container library does not know (`name=systemd` and the like).
+    strange: Vec<PathBuf>,
     /// Mount point of the v2 hierarchy.
     unified: PathBuf,
 }
@@ -41,14 +43,37 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// Look at the mount table.
     pub fn find() -> Result<Self> {
-        let table = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+        let table =
+            std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+        /// libcgroups' list.
+        const KNOWN: [&str; 12] = [
+            "cpu",
+            "cpuacct",
+            "cpuset",
+            "devices",
+            "hugetlb",
+            "memory",
+            "net_cls",
+            "net_prio",
+            "blkio",
+            "perf_event",
+            "pids",
+            "freezer",
+        ];
         let mut v1 = Vec::new();
+        let mut strange = Vec::new();
         let mut unified = None;
         for line in table.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
             let Some(mount_point) = before.split(' ').nth(4).map(PathBuf::from) else { continue };
             match after.split(' ').next() {
-                Some("cgroup") => v1.push(mount_point),
+                Some("cgroup") => {
+                    let options = after.rsplit(' ').next().unwrap_or_default();
+                    if !options.split(',').any(|option| KNOWN.contains(&option)) {
+                        strange.push(mount_point.clone());
+                    }
+                    v1.push(mount_point);
+                }
                 Some("cgroup2") if unified.is_none() => unified = Some(mount_point),
                 _ => {}
             }
@@ -60,7 +85,7 @@ impl Hierarchies {
                     .into(),
             ));
         };
-        Ok(Self { v1, unified })
+        Ok(Self { v1, strange, unified })
     }
 
     fn is_v2(&self) -> bool {
@@ -106,11 +131,6 @@ impl Cgroup {
         self.hierarchies.unified.join(&self.path)
     }
 
-    /// Is there more than the v2 hierarchy?
-    pub fn is_hybrid(&self) -> bool {
-        !self.hierarchies.is_v2()
-    }
-
     /// Make it in every hierarchy. It must not exist: a cgroup is the identity of one container.
     pub fn make(&self) -> Result<()> {
         if let Some(found) = self.directories().find(|directory| directory.exists()) {
@@ -119,7 +139,8 @@ impl Cgroup {
         for directory in self.directories() {
             // Made beforehand, since two creators may meet here and cgroups-rs takes "exists" for an error.
             if let Some(parent) = directory.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("making cgroup {}", parent.display()))?;
+                std::fs::create_dir_all(parent)
+                    .with_context(|| format!("making cgroup {}", parent.display()))?;
             }
         }
         cgroups_rs::Cgroup::new(self.hierarchy(), &self.path)
@@ -137,12 +158,28 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Its directory in the v2 hierarchy, for clone(2).
+    pub fn open_unified(&self) -> Result<OwnedFd> {
+        let directory = self.unified();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&directory, flags, Mode::empty())
+            .with_context(|| format!("opening cgroup {}", directory.display()))
+    }
+
+    /// Join the v1 hierarchies that the container library leaves out. Ours alone: single-threaded.
+    pub fn join_strange(&self) -> Result<()> {
+        for mount_point in &self.hierarchies.strange {
+            let file = mount_point.join(&self.path).join("tasks");
+            std::fs::write(&file, "0").with_context(|| format!("joining {}", file.display()))?;
+        }
+        Ok(())
+    }
+
     /// Make it in the v2 hierarchy only, without controllers: a handle to kill what one exec started.
     pub fn make_unified(&self) -> Result<OwnedFd> {
         let directory = self.unified();
         std::fs::create_dir(&directory).with_context(|| format!("making cgroup {}", directory.display()))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(&directory, flags, Mode::empty())?)
+        self.open_unified()
     }
 
     /// The `tasks` files through which a single-threaded process joins the v1 hierarchies: writing 0 there takes no
@@ -169,7 +206,8 @@ impl Cgroup {
             self.limit_cpu(cpu, limits)?;
         }
         if limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some() {
-            let cpuset: &CpuSetController = cgroup.controller_of().ok_or_else(|| self.no_controller("cpuset"))?;
+            let cpuset: &CpuSetController =
+                cgroup.controller_of().ok_or_else(|| self.no_controller("cpuset"))?;
             self.check(cpuset, "cpuset")?;
             if let Some(cpus) = &limits.cpuset_cpus {
                 cpuset.set_cpus(cpus).map_err(|error| refused(&error, format!("cpus {cpus:?}")))?;
@@ -178,8 +216,12 @@ impl Cgroup {
                 cpuset.set_mems(mems).map_err(|error| refused(&error, format!("memory nodes {mems:?}")))?;
             }
         }
-        if limits.memory_max.is_some() || limits.memory_swap_max.is_some() || limits.memory_reservation.is_some() {
-            let memory: &MemController = cgroup.controller_of().ok_or_else(|| self.no_controller("memory"))?;
+        if limits.memory_max.is_some()
+            || limits.memory_swap_max.is_some()
+            || limits.memory_reservation.is_some()
+        {
+            let memory: &MemController =
+                cgroup.controller_of().ok_or_else(|| self.no_controller("memory"))?;
             self.check(memory, "memory")?;
             if v2 {
                 limit_memory_v2(memory, limits, &mut warnings)?;
@@ -250,7 +292,8 @@ impl Cgroup {
 
     /// Is it frozen, or about to be?
     pub fn is_frozen(&self) -> Result<bool> {
-        let text = std::fs::read_to_string(self.unified().join("cgroup.freeze")).map_err(|_| not_running(self))?;
+        let text =
+            std::fs::read_to_string(self.unified().join("cgroup.freeze")).map_err(|_| not_running(self))?;
         Ok(text.trim() == "1")
     }
 
@@ -323,7 +366,8 @@ impl Cgroup {
         }
         if self.hierarchies.is_v2() {
             let file = self.unified().join("cgroup.controllers");
-            let enabled = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let enabled =
+                std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             if !enabled.split_whitespace().any(|enabled| enabled == name) {
                 return Err(self.no_controller(name));
             }
@@ -337,6 +381,49 @@ impl Cgroup {
              Delegate=yes for the forge's unit)",
             self.path()
         ))
+    }
+}
+
+/// The way back into the cgroups that we are in now, from another one.
+pub struct WayBack {
+    files: Vec<std::fs::File>,
+}
+
+impl WayBack {
+    /// To the present cgroups in the v2 hierarchy and in those that [`Cgroup::join_strange`] changes.
+    pub fn remember() -> Result<Self> {
+        let hierarchies = Hierarchies::find()?;
+        let own = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+        let path_of = |mount_point: &Path| -> Option<&str> {
+            let name = mount_point.file_name()?.to_str()?;
+            own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).find_map(
+                |(controllers, path)| {
+                    let named =
+                        controllers.split(',').any(|one| one.strip_prefix("name=").unwrap_or(one) == name);
+                    named.then_some(path)
+                },
+            )
+        };
+        let unified = own.lines().find_map(|line| line.strip_prefix("0::"));
+        let mut ways = vec![(hierarchies.unified.as_path(), unified, "cgroup.procs")];
+        for mount_point in &hierarchies.strange {
+            ways.push((mount_point, path_of(mount_point), "tasks"));
+        }
+        let mut files = Vec::new();
+        for (mount_point, path, name) in ways {
+            let file = mount_point.join(path.unwrap_or_default().trim_start_matches('/')).join(name);
+            let open = std::fs::OpenOptions::new().write(true).open(&file);
+            files.push(open.with_context(|| format!("opening {}", file.display()))?);
+        }
+        Ok(Self { files })
+    }
+
+    /// Go.
+    pub fn take(&self) -> Result<()> {
+        for mut file in &self.files {
+            std::io::Write::write_all(&mut file, b"0").context("returning to the forge's cgroup")?;
+        }
+        Ok(())
     }
 }
 
@@ -451,8 +538,12 @@ fn kill_listed(directory: &Path) -> Result<()> {
         Ok(text) => text,
         Err(_) => return Ok(()),
     };
-    for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()).filter_map(rustix::process::Pid::from_raw) {
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
+    for pid in
+        text.lines().filter_map(|line| line.parse::<i32>().ok()).filter_map(rustix::process::Pid::from_raw)
+    {
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+            continue;
+        };
         // The pid may have been reused before we had the pidfd, not after.
         let listed = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
         if listed.lines().any(|line| line == pid.as_raw_nonzero().to_string()) {
@@ -489,11 +580,14 @@ fn remove_below(directory: &OwnedFd) -> Result<(), Errno> {
     let mut result = Ok(());
     for entry in rustix::fs::Dir::read_from(directory)? {
         let entry = entry?;
-        if entry.file_type() != rustix::fs::FileType::Directory || matches!(entry.file_name().to_bytes(), b"." | b"..") {
+        if entry.file_type() != rustix::fs::FileType::Directory
+            || matches!(entry.file_name().to_bytes(), b"." | b"..")
+        {
             continue;
         }
         let name = entry.file_name();
-        if let Err(Errno::BUSY | Errno::NOTEMPTY) = rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+        if let Err(Errno::BUSY | Errno::NOTEMPTY) = rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+        {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(directory, name, flags, Mode::empty())?;
             if let Err(error) = remove_below(&below) {
@@ -559,7 +653,8 @@ pub fn make_room() -> Result<()> {
         _ => return Ok(()),
     };
     let own = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")).filter(|path| !path.is_empty()) else {
+    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")).filter(|path| !path.is_empty())
+    else {
         return Ok(());
     };
     let directory = hierarchies.unified.join(path);
@@ -570,7 +665,8 @@ pub fn make_room() -> Result<()> {
     if delegated {
         let leaf = directory.join("forge");
         std::fs::create_dir_all(&leaf).with_context(|| format!("making cgroup {}", leaf.display()))?;
-        std::fs::write(leaf.join("cgroup.procs"), "0").with_context(|| format!("moving to {}", leaf.display()))?;
+        std::fs::write(leaf.join("cgroup.procs"), "0")
+            .with_context(|| format!("moving to {}", leaf.display()))?;
     }
     Ok(())
 }

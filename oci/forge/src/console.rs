@@ -52,7 +52,12 @@ impl ConsoleSocket {
 }
 
 /// A new terminal from the devpts of the container with this root; master and slave.
-pub fn open_in(root: impl AsFd, size: TerminalSize, uid: u32, gid_of_tty: impl Fn(u32) -> u32) -> Result<(OwnedFd, OwnedFd)> {
+pub fn open_in(
+    root: impl AsFd,
+    size: TerminalSize,
+    uid: u32,
+    gid_of_tty: impl Fn(u32) -> u32,
+) -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     // Looked at before it is opened: opening what a container put there could have effects.
     let found = tree::open_without_links(&root, Path::new("/dev/pts/ptmx"), OFlags::PATH)
@@ -81,9 +86,15 @@ pub fn slave_of(master: &OwnedFd) -> Result<OwnedFd> {
     let unlock: libc::c_int = 0;
     // SAFETY: both requests take an int as documented in ioctl_tty(2); the second gives a new descriptor.
     unsafe {
-        ensure!(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) == 0, "unlocking the terminal");
-        let slave =
-            libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        ensure!(
+            libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) == 0,
+            "unlocking the terminal"
+        );
+        let slave = libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCGPTPEER,
+            libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+        );
         if slave < 0 {
             return Err(std::io::Error::last_os_error()).context("opening the terminal's other end");
         }
@@ -106,6 +117,9 @@ fn check_ptmx(found: &OwnedFd) -> Result<()> {
     let stat = rustix::fs::fstat(found)?;
     let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == rustix::fs::makedev(5, 2);
-    ensure!(device && rustix::fs::fstatfs(found)?.f_type == DEVPTS_SUPER_MAGIC, "the container's /dev/pts is no devpts");
+    ensure!(
+        device && rustix::fs::fstatfs(found)?.f_type == DEVPTS_SUPER_MAGIC,
+        "the container's /dev/pts is no devpts"
+    );
     Ok(())
 }

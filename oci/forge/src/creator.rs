@@ -1,22 +1,26 @@
 //! Makes one container and becomes its keeper. The only user of the container library.
 //!
 //! ```text
-//! cgroup, limits ─► stage (rootfs, volumes) ─► user, spec ─► library: create ─► start ─► inspection ─► go
-//!                                                                                                      │
-//!                                              keeper ◄─ execve ◄─ reply ◄─ the program is executed ◄──┘
+//! guard ──cgroup, limits, clone into it──► creator
+//!   │                                        │  stage (rootfs, volumes) ─► user, spec ─► library: create ─► start
+//!   │                                        │  ─► inspection ─► go ─► reply
+//!   │◄──── closed, or what went wrong ───────┤
+//!   │ exits, or kills and removes the cgroup └─execve─► keeper
 //! ```
-//! The library changes the process that calls it, and leaves descriptors and children behind when it fails; both
-//! end here, with execve or exit. Whatever goes wrong before the reply, [`Creation::undo`] leaves nothing.
+//! The library changes the process that calls it, and leaves descriptors and children behind when it fails; all that
+//! ends with the creator, whose children are born into the container's cgroup, so that the guard finds them even
+//! when the creator was killed in their midst.
 
 use crate::capabilities::{self, Sets};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, WayBack};
 use crate::console::{self, ConsoleSocket};
 use crate::inspection::{self, Expected};
 use crate::journal::{self, Journal};
 use crate::keeper::{self, Descriptors};
 use crate::program::{Filter, Launch, Program, read_filter};
 use crate::stage::{self, Stage};
-use crate::{idmap, limits, sys, users};
+use crate::sys::{self, Forked};
+use crate::{idmap, limits, users};
 use anyhow::{Context, Result, bail};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{
@@ -28,80 +32,203 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::collections::HashMap;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use wharf_protocol::{Create, CreateFd, Failure, FailureKind, IdMap, Reply, Stdin, VERSION, frame};
+use std::time::Duration;
+use wharf_protocol::{Create, CreateFd, Failure, FailureKind, IdMap, Limits, Reply, Stdin, VERSION, frame};
 
 const CONSOLE_SOCKET: &str = "/console.sock";
 
-/// Carry out [`wharf_protocol::Request::Create`]. Returns only if that failed, with everything undone.
-pub fn create(connection: &UnixStream, request: &Create, fds: Vec<OwnedFd>, keeper: &OwnedFd) -> Failure {
-    let journal = match Journal::install() {
-        Ok(journal) => journal,
-        Err(error) => return crate::failure(&error.context("making the journal")),
+/// Carry out [`wharf_protocol::Request::Create`]: as its guard, until there is a keeper. The failure, if there is one
+/// to tell, is of something that has been undone.
+pub fn create(
+    connection: &UnixStream,
+    request: &Create,
+    fds: Vec<OwnedFd>,
+    keeper: &OwnedFd,
+) -> Result<(), Failure> {
+    let cgroup = Cgroup::at(&request.cgroup).map_err(|error| crate::failure(&error))?;
+    // If it is there it is somebody else's, and not ours to remove.
+    cgroup.make().map_err(|error| crate::failure(&error))?;
+    let undo = || {
+        // What the library has started is in there, whether it told us or not.
+        if let Err(error) = cgroup.kill().and_then(|()| cgroup.remove()) {
+            sys::say(format_args!("{error:#}"));
+        }
+        for (name, flags) in
+            [(keeper::SOCKET, rustix::fs::AtFlags::empty()), (stage::POINT, rustix::fs::AtFlags::REMOVEDIR)]
+        {
+            let _ = rustix::fs::unlinkat(rustix::fs::CWD, request.run_dir.join(name), flags);
+        }
     };
-    let mut creation = Creation::default();
-    let error = match creation.run(connection, request, fds, &journal) {
-        Ok(descriptors) => creation.hand_over(keeper, request, descriptors),
-        Err(error) => error,
-    };
-    let mut failure = crate::failure(&error);
-    failure.detail = journal.lines();
-    if let Some(stage) = &creation.stage {
-        // The stage's names mean nothing to the user.
-        for (staged, given) in &stage.sources {
-            failure.message = failure.message.replace(&format!("{staged} "), &format!("{} ", given.display()));
+    match guard(connection, request, fds, keeper, &cgroup) {
+        Ok(Outcome::Kept) => Ok(()),
+        Ok(Outcome::Abandoned(failure)) => {
+            // The asker has been told of a container that now has no keeper. It ends, and its cgroup with it.
+            sys::say(format_args!("no keeper for container {}: {failure}", request.id));
+            undo();
+            Ok(())
+        }
+        Ok(Outcome::Failed(failure)) => {
+            undo();
+            Err(failure)
+        }
+        Err(error) => {
+            undo();
+            Err(crate::failure(&error))
         }
     }
-    creation.undo();
-    failure
 }
 
-/// How far a creation has come; what is there must be undone.
-#[derive(Default)]
-struct Creation {
-    cgroup: Option<Cgroup>,
-    stage: Option<Stage>,
-    run_dir: Option<OwnedFd>,
-    init: Option<Init>,
+enum Outcome {
+    Kept,
+    Failed(Failure),
+    /// After the reply.
+    Abandoned(Failure),
 }
 
-struct Init {
+/// What the creator writes to its guard once it has replied; a failure is written as JSON.
+const REPLIED: u8 = b'+';
+
+fn guard(
+    connection: &UnixStream,
+    request: &Create,
+    fds: Vec<OwnedFd>,
+    keeper: &OwnedFd,
+    cgroup: &Cgroup,
+) -> Result<Outcome> {
+    // The number of processes is limited only when the library's have ended.
+    let warnings = cgroup.limit(&Limits { pids_max: None, ..request.limits.clone() })?;
+    let way_back = WayBack::remember()?;
+    let directory = cgroup.open_unified()?;
+    let (report, to_guard) = std::io::pipe().context("making a pipe")?;
+    // A child of the forge, since the guard ends before the keeper.
+    // SAFETY: the forge's children are single-threaded; the creator leaves with _exit or execve.
+    let creator = match unsafe { sys::fork(libc::CLONE_PARENT, Some(directory.as_fd())) } {
+        Ok(Forked::Parent { pidfd, .. }) => pidfd,
+        Ok(Forked::Child) => {
+            drop(report);
+            let creation = Creation { connection, request, cgroup, way_back, warnings };
+            creation.carry_out(fds, keeper, to_guard)
+        }
+        Err(error) => return Err(error).context("making the creator"),
+    };
+    drop(to_guard);
+    drop(fds);
+    watch(&creator, report)
+}
+
+/// Wait for the creator to become a keeper (its end of the pipe closes), to fail, or to die.
+fn watch(creator: &OwnedFd, mut report: PipeReader) -> Result<Outcome> {
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let ready = sys::wait_readable(&[report.as_fd(), creator.as_fd()], Duration::from_secs(3600))?;
+        match ready {
+            Some(0) => match report.read(&mut buffer).context("listening to the creator")? {
+                0 => break,
+                count => said.extend_from_slice(&buffer[..count]),
+            },
+            // Dead. Others may hold the pipe open, so there is no end to wait for.
+            Some(_) => break,
+            None => {}
+        }
+    }
+    let (replied, rest) = match said.split_first() {
+        Some((&REPLIED, rest)) => (true, rest),
+        _ => (false, said.as_slice()),
+    };
+    let failure = match serde_json::from_slice::<Failure>(rest) {
+        Ok(failure) => failure,
+        Err(_) if replied && !sys::has_ended(creator.as_fd()) => return Ok(Outcome::Kept),
+        Err(_) => Failure {
+            kind: FailureKind::Failed,
+            message: "the process that makes the container was killed; is the memory limit large enough?"
+                .into(),
+            detail: Vec::new(),
+        },
+    };
+    Ok(if replied { Outcome::Abandoned(failure) } else { Outcome::Failed(failure) })
+}
+
+/// In the creator.
+struct Creation<'a> {
+    connection: &'a UnixStream,
+    request: &'a Create,
+    cgroup: &'a Cgroup,
+    way_back: WayBack,
+    warnings: Vec<String>,
+}
+
+/// A running container.
+struct Made {
+    stage: Stage,
     pid: i32,
-    pidfd: OwnedFd,
+    descriptors: Descriptors,
 }
 
-impl Creation {
+impl Creation<'_> {
+    fn carry_out(mut self, fds: Vec<OwnedFd>, keeper: &OwnedFd, mut to_guard: PipeWriter) -> ! {
+        let journal = match Journal::install() {
+            Ok(journal) => journal,
+            Err(error) => self.give_up(&error.context("making the journal"), &[], &[], &mut to_guard),
+        };
+        let mut sources = Vec::new();
+        let error = match self.run(fds, &journal, &mut sources) {
+            Ok(made) => {
+                // To a guard that is gone nothing needs to be said.
+                let _ = to_guard.write_all(&[REPLIED]);
+                self.hand_over(keeper, made)
+            }
+            Err(error) => error,
+        };
+        self.give_up(&error, &journal.lines(), &sources, &mut to_guard)
+    }
+
+    /// Undoing is the guard's.
+    fn give_up(
+        &self,
+        error: &anyhow::Error,
+        lines: &[String],
+        sources: &[(String, PathBuf)],
+        to_guard: &mut PipeWriter,
+    ) -> ! {
+        let mut failure = crate::failure(error);
+        failure.detail = lines.to_vec();
+        for (staged, given) in sources {
+            // The stage's names mean nothing to the user.
+            failure.message =
+                failure.message.replace(&format!("{staged} "), &format!("{} ", given.display()));
+        }
+        let _ = to_guard.write_all(&serde_json::to_vec(&failure).unwrap_or_default());
+        sys::exit(1)
+    }
+
     fn run(
         &mut self,
-        connection: &UnixStream,
-        request: &Create,
         fds: Vec<OwnedFd>,
         journal: &Journal,
-    ) -> Result<Descriptors> {
+        sources: &mut Vec<(String, PathBuf)>,
+    ) -> Result<Made> {
+        let request = self.request;
         let mut given = Given::sort(request, fds)?;
         let mut spec: Spec = serde_json::from_str(&request.spec)
             .map_err(|error| invalid(format!("the runtime spec cannot be read: {error}")))?;
         become_clean()?;
+        self.cgroup.join_strange()?;
 
-        let cgroup = self.cgroup.insert(Cgroup::at(&request.cgroup)?);
-        if let Err(error) = cgroup.make() {
-            // Somebody else's, or nothing: not ours to remove.
-            self.cgroup = None;
-            return Err(error);
-        }
-        let mut warnings = cgroup.limit(&request.limits)?;
-
-        let run_dir = self.run_dir.insert(open_directory(&request.run_dir)?);
+        let run_dir = open_directory(&request.run_dir)?;
         let record_dir = open_directory(&request.record_dir)?;
         let log_dir = open_directory(&request.log.dir)?;
         let user_namespace = request.id_map.map(idmap::user_namespace).transpose()?;
-        let stage = self.stage.insert(Stage::enter(request, &mut spec, user_namespace.as_ref())?);
+        let stage = Stage::enter(request, &run_dir, &mut spec, user_namespace.as_ref())?;
+        sources.clone_from(&stage.sources);
 
         let ids = request.id_map.map_or(u32::MAX, |map| map.size);
         let identity = users::identify(&stage.rootfs, &request.user, &request.groups, ids)?;
-        let capabilities = fill_in(&mut spec, request, &identity, &mut warnings)?;
+        let capabilities = fill_in(&mut spec, request, &identity, &mut self.warnings)?;
         if request.make_cwd {
             let cwd = spec.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default();
             stage::make_working_directory(&stage.rootfs, &cwd, user_namespace.as_ref())?;
@@ -116,14 +243,18 @@ impl Creation {
             no_new_privileges: no_new_privileges(&spec),
             filters: program.filters(),
         };
-        let console = request.terminal.is_some().then(|| ConsoleSocket::listen(CONSOLE_SOCKET)).transpose()?;
+        let console =
+            request.terminal.is_some().then(|| ConsoleSocket::listen(CONSOLE_SOCKET)).transpose()?;
         let streams = Streams::make(request, &mut given, expected.uid)?;
         widen(&mut spec, &program, capabilities)?;
         spec.save(Path::new(stage::BUNDLE).join("config.json")).context("writing config.json")?;
 
         let (launch, socket) = Launch::pair()?;
-        let entrance =
-            Entrance { program: Rc::clone(&program), socket: socket.as_raw_fd(), connection: connection.as_raw_fd() };
+        let entrance = Entrance {
+            program: Rc::clone(&program),
+            socket: socket.as_raw_fd(),
+            connection: self.connection.as_raw_fd(),
+        };
         let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(stage::STATE)
             .and_then(ContainerBuilder::validate_id)
@@ -131,15 +262,10 @@ impl Creation {
             .with_executor(entrance);
         if console.is_some() {
             builder = builder.with_console_socket(Some(CONSOLE_SOCKET));
-        } else {
-            let Streams { stdin, stdout, stderr, .. } = streams.theirs;
-            builder = match stdin {
-                Some(stdin) => builder.with_stdin(stdin),
-                None => builder,
-            };
-            if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
-                builder = builder.with_stdout(stdout).with_stderr(stderr);
-            }
+        }
+        let Streams { stdin, stdout, stderr, .. } = streams.theirs;
+        if let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) {
+            builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
         }
         let built = builder.as_init(stage::BUNDLE).with_systemd(false).with_detach(true).build();
         drop(socket);
@@ -147,11 +273,6 @@ impl Creation {
 
         let pid = container.pid().context("the container library names no process")?.as_raw();
         let pidfd = pidfd_open(pid)?;
-        let init = self.init.insert(Init { pid, pidfd });
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|cgroup| cgroup.is_hybrid()) {
-            let file = cgroup.unified().join("cgroup.procs");
-            std::fs::write(&file, pid.to_string()).with_context(|| format!("moving to {}", file.display()))?;
-        }
         let master = console.map(|console| console.receive()).transpose()?;
         if let (Some(master), Some(size)) = (&master, request.terminal) {
             console::resize(master, size)?;
@@ -159,29 +280,31 @@ impl Creation {
             console::give(&console::slave_of(master)?, expected.uid, tty_group)?;
         }
         if let Some(adjustment) = request.oom_score_adj {
-            warnings.extend(limits::adjust_oom_score(init.pid, adjustment)?);
+            self.warnings.extend(limits::adjust_oom_score(pid, adjustment)?);
         }
 
         container.start().map_err(|error| library_failure(&error, journal))?;
         if launch.await_ready(&program)?.is_none() {
-            bail!(died(init, journal));
+            return Err(died(pid, journal).into());
         }
-        inspection::check_process(init.pid, &expected)
-            .and_then(|()| inspection::check_container(init.pid, &spec, stage.home()))
+        inspection::check_process(pid, &expected)
+            .and_then(|()| inspection::check_container(pid, &spec, stage.home()))
             .context("the container is not confined as asked and was not started")?;
+        self.cgroup.limit(&Limits { pids_max: request.limits.pids_max, ..Limits::default() })?;
 
-        let listen = keeper::listen(run_dir)?;
+        let listen = keeper::listen(&run_dir)?;
         let started_boottime_ns = sys::boottime_ns();
         launch.go(&program)?;
 
-        let reply = Reply::Started { pid: init.pid as u32, started_boottime_ns, warnings };
-        frame::send(connection, &reply, &[init.pidfd.as_fd()]).context("answering")?;
+        let warnings = std::mem::take(&mut self.warnings);
+        let reply = Reply::Started { pid: pid as u32, started_boottime_ns, warnings };
+        frame::send(self.connection, &reply, &[pidfd.as_fd()]).context("answering")?;
         let (stdout, stderr) = match master {
             Some(master) => (master, None),
             None => (streams.stdout.context("no standard output")?, streams.stderr),
         };
-        Ok(Descriptors {
-            init: init.pidfd.try_clone()?,
+        let descriptors = Descriptors {
+            init: pidfd,
             listen,
             record_dir,
             log_dir,
@@ -190,43 +313,23 @@ impl Creation {
             stdin: streams.stdin,
             attach_stdout: given.attach_terminal.or(given.attach_stdout),
             attach_stderr: given.attach_stderr,
-        })
+        };
+        Ok(Made { stage, pid, descriptors })
     }
 
     /// Returns only on failure.
-    fn hand_over(&self, keeper: &OwnedFd, request: &Create, descriptors: Descriptors) -> anyhow::Error {
-        let (Some(stage), Some(init)) = (&self.stage, &self.init) else {
-            return anyhow::anyhow!("nothing to keep");
-        };
-        if let Err(error) = stage.leave().and_then(|()| Ok(rustix::process::chdir("/")?)) {
+    fn hand_over(&self, keeper: &OwnedFd, made: Made) -> anyhow::Error {
+        // On a host that is all v2 the container's limits have been ours so far, and its end would be ours.
+        if let Err(error) = self.way_back.take().and_then(|()| made.stage.leave()) {
             return error;
         }
-        keeper::become_keeper(keeper, request, init.pid, descriptors)
-    }
-
-    fn undo(&self) {
-        if let Some(init) = &self.init {
-            let _ = sys::signal(&init.pidfd, libc::SIGKILL);
-        }
-        if let Some(stage) = &self.stage {
-            let _ = stage.leave();
-        }
-        if let Some(cgroup) = &self.cgroup {
-            // What the library has started is in there, whether it told us or not.
-            let _ = cgroup.kill();
-            if let Err(error) = cgroup.remove() {
-                sys::say(format_args!("{error:#}"));
-            }
-        }
-        if let Some(run_dir) = &self.run_dir {
-            keeper::unlisten(run_dir);
-        }
+        keeper::become_keeper(keeper, self.request, made.pid, made.descriptors)
     }
 }
 
 /// Why init ended without a word.
-fn died(init: &Init, journal: &Journal) -> Failure {
-    let status = sys::wait(init.pid).unwrap_or(0);
+fn died(pid: i32, journal: &Journal) -> Failure {
+    let status = sys::wait(pid).unwrap_or(0);
     let code = wharf_protocol::exit::exit_code(status);
     let message = match (status & 0x7f, journal.lines().first()) {
         (libc::SIGKILL, _) => {
@@ -348,17 +451,15 @@ fn fill_in(
         resources = resources.devices(devices);
     }
     linux.set_resources(Some(resources.build().context("device rules")?));
-    let has_user_namespace = linux
-        .namespaces()
-        .iter()
-        .flatten()
-        .any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+    let has_user_namespace =
+        linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
     if has_user_namespace != request.id_map.is_some() {
         bail!("a user namespace and a range of ids belong together, the request has only one of them");
     }
     let mappings = match request.id_map {
         Some(IdMap { host, size }) => {
-            let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(host).size(size).build();
+            let mapping =
+                LinuxIdMappingBuilder::default().container_id(0u32).host_id(host).size(size).build();
             Some(vec![mapping.context("id mapping")?])
         }
         None => None,
@@ -386,7 +487,8 @@ fn clamp(rlimits: Vec<PosixRlimit>, warnings: &mut Vec<String>) -> Result<Vec<Po
     let mut clamped = Vec::with_capacity(rlimits.len());
     for rlimit in rlimits {
         let resource = rlimit.typ() as u32;
-        let (soft, hard, warning) = limits::clamp(resource, &rlimit.typ().to_string(), rlimit.soft(), rlimit.hard())?;
+        let (soft, hard, warning) =
+            limits::clamp(resource, &rlimit.typ().to_string(), rlimit.soft(), rlimit.hard())?;
         warnings.extend(warning);
         let rlimit = PosixRlimitBuilder::default().typ(rlimit.typ()).soft(soft).hard(hard).build();
         clamped.push(rlimit.context("resource limit")?);
@@ -405,7 +507,8 @@ fn sets_of(spec: &Spec) -> Result<Sets> {
     let mask = |set: &Option<Capabilities>| -> Result<u64> {
         let Some(set) = set else { bail!("a set is missing in process.capabilities") };
         let names: Vec<String> = serde_json::from_value(serde_json::to_value(set)?)?;
-        capabilities::mask(names.iter().map(String::as_str)).map_err(|name| invalid(format!("no capability {name}")))
+        capabilities::mask(names.iter().map(String::as_str))
+            .map_err(|name| invalid(format!("no capability {name}")))
     };
     if mask(capabilities.inheritable())? != 0 || mask(capabilities.ambient())? != 0 {
         return Err(invalid("inheritable and ambient capabilities must be empty".into()));

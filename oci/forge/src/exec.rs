@@ -171,7 +171,8 @@ fn run(connection: &UnixStream, request: &Exec, given: Given, cgroup: &Cgroup) -
         gid: identity.gid,
         groups: identity.groups,
         rlimits,
-        cwd: CString::new(request.cwd.as_str()).map_err(|_| invalid("the working directory has a NUL".into()))?,
+        cwd: CString::new(request.cwd.as_str())
+            .map_err(|_| invalid("the working directory has a NUL".into()))?,
         streams,
         terminal: master.is_some(),
     };

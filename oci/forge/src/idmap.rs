@@ -14,6 +14,7 @@ pub fn user_namespace(map: IdMap) -> Result<OwnedFd> {
         let message = format!("the id range {}+{} is empty or too high", map.host, map.size);
         return Err(Failure { kind: FailureKind::InvalidInput, message, detail: Vec::new() }.into());
     }
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: the forge's children are single-threaded, and this one only waits for its end.
     let holder = match unsafe { sys::fork(libc::CLONE_NEWUSER, None) } {
         Ok(Forked::Parent { pid, pidfd }) => Holder { pid, pidfd },
@@ -21,6 +22,9 @@ pub fn user_namespace(map: IdMap) -> Result<OwnedFd> {
             // SAFETY: plain system calls. Without us nobody would end this process.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                if libc::getppid() != parent {
+                    libc::_exit(1);
+                }
                 loop {
                     libc::pause();
                 }
@@ -40,7 +44,8 @@ pub fn user_namespace(map: IdMap) -> Result<OwnedFd> {
         std::fs::write(&file, &line).with_context(|| format!("writing {file}"))?;
     }
     let path = format!("/proc/{}/ns/user", holder.pid);
-    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context("opening the user namespace")
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context("opening the user namespace")
 }
 
 /// The process that the namespace needs until it has a descriptor.

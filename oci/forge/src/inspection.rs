@@ -11,7 +11,7 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::linux::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a process must be.
 pub struct Expected {
@@ -27,7 +27,7 @@ pub struct Expected {
     pub filters: usize,
 }
 
-/// Ids, capabilities, no_new_privs, seccomp, descriptors.
+/// Ids, capabilities, no_new_privs, seccomp, descriptors, working directory.
 pub fn check_process(pid: i32, expected: &Expected) -> Result<()> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
@@ -62,7 +62,8 @@ pub fn check_process(pid: i32, expected: &Expected) -> Result<()> {
             ensure!(count == wanted.to_string(), "{count} seccomp filters instead of {wanted}");
         }
     }
-    check_descriptors(pid)
+    check_descriptors(pid)?;
+    check_working_directory(pid)
 }
 
 /// Every descriptor above 2 must vanish with execve.
@@ -70,13 +71,16 @@ fn check_descriptors(pid: i32) -> Result<()> {
     let directory = format!("/proc/{pid}/fdinfo");
     for entry in std::fs::read_dir(&directory).with_context(|| format!("reading {directory}"))? {
         let entry = entry?;
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if number <= 2 {
             continue;
         }
         // It may be closed by now.
         let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
-        let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
+        let flags =
+            text.lines().find_map(|line| line.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
         let flags = i32::from_str_radix(flags, 8).with_context(|| format!("flags of descriptor {number}"))?;
         ensure!(flags & libc::O_CLOEXEC != 0, "descriptor {number} would be inherited");
     }
@@ -100,10 +104,16 @@ pub fn check_container(pid: i32, spec: &Spec, host_mounts: &OwnedFd) -> Result<(
         let its = namespace_inode(&format!("/proc/{pid}/ns/{name}"))?;
         match namespace.path() {
             Some(path) => {
-                ensure!(its == namespace_inode(&path.display().to_string())?, "{name} namespace is not the given one");
+                ensure!(
+                    its == namespace_inode(&path.display().to_string())?,
+                    "{name} namespace is not the given one"
+                );
             }
             None => {
-                ensure!(its != namespace_inode(&format!("/proc/self/ns/{name}"))?, "{name} namespace is the host's");
+                ensure!(
+                    its != namespace_inode(&format!("/proc/self/ns/{name}"))?,
+                    "{name} namespace is the host's"
+                );
                 if name == "mnt" {
                     ensure!(its != rustix::fs::fstat(host_mounts)?.st_ino, "mount namespace is the host's");
                 }
@@ -173,33 +183,81 @@ fn is_read_only(found: &OwnedFd) -> Result<bool> {
     Ok(rustix::fs::fstatvfs(found)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
-/// Nothing but what the spec lists may be mounted on /proc, /sys or below.
+/// A line of /proc/PID/mountinfo.
+struct Entry<'a> {
+    id: &'a str,
+    root: &'a str,
+    mount_point: &'a Path,
+    file_system: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ');
+        let id = fields.next()?;
+        let root = fields.nth(2)?;
+        let mount_point = Path::new(fields.next()?);
+        Some(Self { id, root, mount_point, file_system: after.split(' ').next()? })
+    }
+}
+
+/// Nothing but what the spec lists may be mounted on /proc, /sys or below, and each of it must be what it is to be:
+/// a volume that ended up on a read-only path is no read-only path.
 fn check_system_mounts(pid: i32, spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let mut expected: Vec<PathBuf> = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
-        expected.push(mount.destination().clone());
-    }
-    for paths in [linux.and_then(|linux| linux.masked_paths().as_ref()), linux.and_then(|linux| linux.readonly_paths().as_ref())]
-    {
-        expected.extend(paths.into_iter().flatten().map(PathBuf::from));
-    }
-    // Where one of these holds whole trees of the host's or of cgroups, their own submounts come along.
-    let with_submounts = |path: &Path| {
-        spec.mounts().iter().flatten().any(|mount| {
-            path.starts_with(mount.destination())
-                && (mount.destination() == Path::new("/sys/fs/cgroup")
-                    || mount.options().iter().flatten().any(|option| option == "rbind"))
-        })
+    let listed = |paths: Option<&Vec<String>>, path: &Path| {
+        paths.into_iter().flatten().any(|listed| path == Path::new(listed))
     };
-    let path = format!("/proc/{pid}/mountinfo");
-    let table = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    for line in table.lines() {
-        let Some(mount_point) = line.split(' ').nth(4).map(Path::new) else { continue };
-        let system = ["/proc", "/sys"].iter().any(|top| mount_point.starts_with(top));
-        if system && !expected.iter().any(|path| path == mount_point) && !with_submounts(mount_point) {
-            bail!("something is mounted on {}", mount_point.display());
+    let table = read_table(pid)?;
+    for entry in table.lines().filter_map(Entry::parse) {
+        let path = entry.mount_point;
+        let Some(top) = ["/proc", "/sys"].into_iter().find(|top| path.starts_with(top)) else { continue };
+        let inside = path.strip_prefix(top).unwrap_or(path);
+        let kernels = match top {
+            "/proc" => entry.file_system == "proc",
+            _ => entry.file_system == "sysfs",
+        };
+        let masked = listed(linux.and_then(|linux| linux.masked_paths().as_ref()), path)
+            && (entry.file_system == "tmpfs" && entry.root == "/" || entry.root.ends_with("/null"));
+        let read_only = listed(linux.and_then(|linux| linux.readonly_paths().as_ref()), path)
+            && kernels
+            && Path::new(entry.root) == Path::new("/").join(inside);
+        // The host's own, with what is mounted there; or the container's cgroups.
+        let given = spec.mounts().iter().flatten().any(|mount| {
+            let destination = mount.destination();
+            let whole = path == destination && (kernels || entry.file_system.starts_with("cgroup"));
+            let part = path.starts_with(destination)
+                && (destination == Path::new("/sys/fs/cgroup")
+                    || mount.options().iter().flatten().any(|option| option == "rbind"));
+            whole || part
+        });
+        if !(masked || read_only || given) {
+            bail!("something is mounted on {}", path.display());
         }
     }
     Ok(())
+}
+
+/// The working directory must be on a mount of the container's. One that was reached through a descriptor of ours
+/// (`/proc/self/fd/N`, CVE-2024-21626) is on another, even if its path looks as if it were inside.
+fn check_working_directory(pid: i32) -> Result<()> {
+    let stat = rustix::fs::statx(
+        rustix::fs::CWD,
+        format!("/proc/{pid}/cwd"),
+        rustix::fs::AtFlags::empty(),
+        rustix::fs::StatxFlags::MNT_ID,
+    )
+    .context("looking at the working directory")?;
+    ensure!(stat.stx_mask & rustix::fs::StatxFlags::MNT_ID.bits() != 0, "the kernel tells no mount ids");
+    let id = stat.stx_mnt_id.to_string();
+    let table = read_table(pid)?;
+    let inside = table.lines().filter_map(Entry::parse).any(|entry| entry.id == id);
+    ensure!(inside, "the working directory is outside the container; choose another");
+    Ok(())
+}
+
+fn read_table(pid: i32) -> Result<String> {
+    let path = format!("/proc/{pid}/mountinfo");
+    std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }

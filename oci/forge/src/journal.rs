@@ -22,10 +22,11 @@ impl Journal {
     /// Take the log lines of this process and of all that it will clone.
     pub fn install() -> anyhow::Result<Self> {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let memfd = match rustix::fs::memfd_create(c"wharf-journal", flags | rustix::fs::MemfdFlags::NOEXEC_SEAL) {
-            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(c"wharf-journal", flags)?,
-            other => other?,
-        };
+        let memfd =
+            match rustix::fs::memfd_create(c"wharf-journal", flags | rustix::fs::MemfdFlags::NOEXEC_SEAL) {
+                Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(c"wharf-journal", flags)?,
+                other => other?,
+            };
         // One subscriber per process; a second call (tests) leaves the first in place.
         let _ = tracing::subscriber::set_global_default(Lines { fd: memfd.as_raw_fd() });
         Ok(Self { memfd })
@@ -41,14 +42,14 @@ impl Journal {
     }
 }
 
-/// Writes warnings and errors, one line each, with one write(2): the file offset is shared between clones.
+/// Writes errors, one line each, with one write(2): the file offset is shared between clones.
 struct Lines {
     fd: i32,
 }
 
 impl tracing::Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() == Level::ERROR
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -65,7 +66,8 @@ impl tracing::Subscriber for Lines {
         let text = format!("{}{}\n", line.message.replace('\n', " "), line.fields.replace('\n', " "));
         // SAFETY: the descriptor stays open as long as the process runs this program.
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.fd) };
-        let full = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size as u64 + text.len() as u64 > MAX_BYTES);
+        let full =
+            rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size as u64 + text.len() as u64 > MAX_BYTES);
         if !full {
             // A line that cannot be kept is no reason to fail what is being logged.
             let _ = rustix::io::write(fd, text.as_bytes());
@@ -101,13 +103,20 @@ pub fn sentence(returned: &str, lines: &[String]) -> String {
     for line in lines {
         let Some(rest) = line.strip_prefix("failed to mount ") else { continue };
         let Some(destination) = between(rest, "destination: \"", "\"") else { continue };
-        let cause = rest.rsplit_once(" }: ").map_or(rest, |(_, cause)| cause);
         let source = between(rest, "source: Some(\"", "\"").filter(|source| source.starts_with('/'));
-        let root = lines.iter().find(|line| line.contains("err=") && !line.starts_with("failed to prepare"));
-        let detail = root.and_then(|line| line.split_once("err=")).map_or(cause, |(_, err)| err);
         let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
-        let detail = if cause.len() > 8 { cause } else { detail };
-        return format!("mounting {destination}{from} failed: {detail}");
+        let options = between(rest, "options: Some([", "])").unwrap_or_default().replace('"', "");
+        let with = if options.is_empty() { String::new() } else { format!(" with {options}") };
+        let said = rest.rsplit_once(" }: ").map_or(rest, |(_, said)| said);
+        // The library's words for "some system call failed"; which error it was stands in a later line.
+        let cause = match said {
+            "syscall" | "io error" | "nix error" => lines
+                .iter()
+                .find_map(|line| line.split_once("failed to prepare rootfs err="))
+                .map_or(said, |(_, err)| between(err, "Nix(", ")").unwrap_or(err)),
+            said => said,
+        };
+        return format!("mounting {destination}{from}{with} failed: {cause}");
     }
     match lines.first() {
         Some(first) => format!("making the container failed: {first} ({returned})"),
@@ -128,11 +137,13 @@ mod tests {
     #[test]
     fn failed_mount_is_named_by_its_destination() {
         let lines = vec![
-            "failed to mount Mount { destination: \"/data\", typ: Some(\"bind\"), source: Some(\"/m/0\"), options: None }: io error".to_owned(),
-            "failed to prepare rootfs err=Mount".to_owned(),
+            "failed to mount Mount { destination: \"/data\", typ: Some(\"bind\"), source: Some(\"/m/0\"), options: \
+             Some([\"bind\", \"ro\"]), uid_mappings: None, gid_mappings: None }: syscall"
+                .to_owned(),
+            "failed to prepare rootfs err=Mount(Syscall(Nix(EINVAL)))".to_owned(),
         ];
         let text = sentence("exec process failed", &lines);
-        assert!(text.contains("mounting /data from /m/0 failed: io error"), "{text}");
+        assert_eq!(text, "mounting /data from /m/0 with bind, ro failed: EINVAL");
     }
 
     #[test]

@@ -6,7 +6,10 @@ use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CString;
 use wharf_protocol::Create;
-use wharf_protocol::keeper::{self as wire, fd};
+use wharf_protocol::keeper::fd;
+
+/// The socket's name in the run's directory.
+pub use wharf_protocol::keeper::SOCKET;
 
 /// The static keeper binary.
 const BINARY: &[u8] = include_bytes!(env!("WHARF_KEEPER"));
@@ -20,20 +23,16 @@ pub fn sealed() -> Result<OwnedFd> {
 
 /// The keeper's listening socket, before there is a keeper: who has been told of the container can connect.
 pub fn listen(run_dir: &OwnedFd) -> Result<OwnedFd> {
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // By descriptor, since an address has room for 108 bytes only.
-    let path = format!("/proc/self/fd/{}/{}", run_dir.as_raw_fd(), wire::SOCKET);
+    let path = format!("/proc/self/fd/{}/{}", run_dir.as_raw_fd(), SOCKET);
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(path.as_str())?);
     rustix::process::umask(mask);
     bound.context("making the keeper's socket")?;
     rustix::net::listen(&socket, BACKLOG).context("listening on the keeper's socket")?;
     Ok(socket)
-}
-
-/// Undo [`listen`].
-pub fn unlisten(run_dir: &OwnedFd) {
-    let _ = rustix::fs::unlinkat(run_dir, wire::SOCKET, rustix::fs::AtFlags::empty());
 }
 
 /// What a keeper starts with.
@@ -59,7 +58,12 @@ pub struct Descriptors {
 }
 
 /// Put the descriptors in their places, close all others and execute the keeper. Returns only on failure.
-pub fn become_keeper(sealed: &OwnedFd, request: &Create, pid: i32, descriptors: Descriptors) -> anyhow::Error {
+pub fn become_keeper(
+    sealed: &OwnedFd,
+    request: &Create,
+    pid: i32,
+    descriptors: Descriptors,
+) -> anyhow::Error {
     match prepare(sealed, request, pid, descriptors) {
         Ok((sealed, args)) => {
             let args: Vec<_> = args.iter().map(CString::as_c_str).collect();
@@ -77,8 +81,17 @@ fn prepare(
 ) -> Result<(OwnedFd, Vec<CString>)> {
     /// Above the fixed numbers, so that no place is taken when its turn comes.
     const CLEAR: i32 = fd::ATTACH_STDERR + 2;
-    let Descriptors { init, listen, record_dir, log_dir, stdout, stderr, stdin, attach_stdout, attach_stderr } =
-        descriptors;
+    let Descriptors {
+        init,
+        listen,
+        record_dir,
+        log_dir,
+        stdout,
+        stderr,
+        stdin,
+        attach_stdout,
+        attach_stderr,
+    } = descriptors;
     let places = [
         (fd::INIT, Some(init)),
         (fd::LISTEN, Some(listen)),
@@ -96,7 +109,8 @@ fn prepare(
     let sealed = aside(sealed)?;
     let mut moved = Vec::new();
     for (place, descriptor) in places {
-        let descriptor = descriptor.map(|descriptor| aside(&descriptor).inspect(|_| drop(descriptor))).transpose()?;
+        let descriptor =
+            descriptor.map(|descriptor| aside(&descriptor).inspect(|_| drop(descriptor))).transpose()?;
         moved.push((place, descriptor));
     }
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())

@@ -80,11 +80,11 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
             let _ = frame::send(connection, &Reply::Hello { version: VERSION, pid }, &[]);
             return;
         }
-        Request::Create(request) => {
-            let failure = creator::create(connection, &request, fds, keeper);
-            let _ = frame::send(connection, &Reply::Failed(failure), &[]);
-            return;
-        }
+        Request::Create(request) => match creator::create(connection, &request, fds, keeper) {
+            // The creator itself has answered.
+            Ok(()) => return,
+            Err(failure) => Err(failure.into()),
+        },
         Request::Exec(request) => match exec::exec(connection, &request, fds) {
             Ok(()) => return,
             Err(error) => Err(error),

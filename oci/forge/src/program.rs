@@ -146,10 +146,7 @@ impl Program {
 
     fn load_filters(&self) -> io::Result<()> {
         for filter in &self.filters {
-            let program = libc::sock_fprog {
-                len: filter.len() as u16,
-                filter: filter.as_ptr().cast_mut(),
-            };
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
             // SAFETY: the kernel copies the program, whose length is right.
             let result = unsafe {
                 libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
@@ -165,7 +162,12 @@ impl Program {
         Word { kind: kind::READY, step: 0, errno: 0 }.send(socket)?;
         let mut word = [0];
         match rustix::net::recv(socket, &mut word, RecvFlags::empty())? {
-            (1, _) => Ok(()),
+            (1, _) => {
+                // The program is to outlive whoever has made it; see `Entrance::validate`.
+                // SAFETY: prctl with plain numbers.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) };
+                Ok(())
+            }
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -211,26 +213,39 @@ impl Program {
             ),
             (kind::FAILED, _, libc::EACCES) => (
                 FailureKind::CommandNotExecutable,
-                format!("command {name:?} cannot be executed{searched}: not an executable file for this user"),
+                format!(
+                    "command {name:?} cannot be executed{searched}: not an executable file for this user"
+                ),
             ),
-            (kind::FAILED, _, libc::E2BIG) => {
-                (FailureKind::InvalidInput, "arguments and environment are too large for the kernel".to_owned())
-            }
+            (kind::FAILED, _, libc::E2BIG) => (
+                FailureKind::InvalidInput,
+                "arguments and environment are too large for the kernel".to_owned(),
+            ),
             (kind::FAILED, ..) => {
                 (FailureKind::CommandNotExecutable, format!("command {name:?} cannot be executed: {error}"))
             }
-            (_, step::FILTER, _) => (FailureKind::Failed, format!("loading the seccomp filter failed: {error}")),
-            (_, step::NO_NEW_PRIVILEGES, _) => (FailureKind::Failed, format!("setting no_new_privs failed: {error}")),
+            (_, step::FILTER, _) => {
+                (FailureKind::Failed, format!("loading the seccomp filter failed: {error}"))
+            }
+            (_, step::NO_NEW_PRIVILEGES, _) => {
+                (FailureKind::Failed, format!("setting no_new_privs failed: {error}"))
+            }
             (_, step::BOUNDING | step::CAPABILITIES, _) => {
                 (FailureKind::Failed, format!("setting the capabilities failed: {error}"))
             }
             (_, step::DIRECTORY, _) => {
                 (FailureKind::InvalidInput, format!("the working directory cannot be entered: {error}"))
             }
-            (_, step::STREAMS, _) => (FailureKind::Failed, format!("setting up the standard streams failed: {error}")),
-            (_, step::LIMITS, _) => (FailureKind::Failed, format!("setting the resource limits failed: {error}")),
+            (_, step::STREAMS, _) => {
+                (FailureKind::Failed, format!("setting up the standard streams failed: {error}"))
+            }
+            (_, step::LIMITS, _) => {
+                (FailureKind::Failed, format!("setting the resource limits failed: {error}"))
+            }
             (_, step::IDS, _) => (FailureKind::Failed, format!("becoming the user failed: {error}")),
-            (_, step, _) => (FailureKind::Failed, format!("preparing the process failed at step {step}: {error}")),
+            (_, step, _) => {
+                (FailureKind::Failed, format!("preparing the process failed at step {step}: {error}"))
+            }
         };
         Failure { kind, message, detail: Vec::new() }
     }

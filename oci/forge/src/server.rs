@@ -26,6 +26,8 @@ pub fn serve(path: &Path) -> Result<()> {
     if let Err(error) = cgroup::make_room() {
         sys::say(format_args!("making room in the own cgroup: {error:#}, ignoring"));
     }
+    // What a creator or a keeper leaves behind when it is killed is ours to reap, whatever the host's init does.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
     let keeper = keeper::sealed()?;
     let signals = take_signals()?;
     let listener = listen(path)?;
@@ -43,16 +45,27 @@ struct Forge {
     listener: UnixListener,
     signals: OwnedFd,
     keeper: OwnedFd,
-    /// Of each child at work a pipe that closes when it ends or, as a keeper, executes another program.
-    children: Vec<OwnedFd>,
+    children: Vec<Child>,
+}
+
+/// A child at work.
+struct Child {
+    /// Readable when it has ended.
+    pidfd: OwnedFd,
+    /// Closes when it executes another program: then it is a keeper and on its own.
+    working: OwnedFd,
+    /// Its connection. Processes that it has started hold copies; when it dies in their midst the asker shall know.
+    connection: UnixStream,
 }
 
 impl Forge {
     fn run(mut self) -> Result<()> {
         loop {
+            let of_children =
+                self.children.iter().flat_map(|child| [child.pidfd.as_raw_fd(), child.working.as_raw_fd()]);
             let mut polled: Vec<libc::pollfd> = [self.signals.as_raw_fd(), self.listener.as_raw_fd()]
                 .into_iter()
-                .chain(self.children.iter().map(AsRawFd::as_raw_fd))
+                .chain(of_children)
                 .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 })
                 .collect();
             if self.children.len() >= MAX_CHILDREN {
@@ -67,8 +80,16 @@ impl Forge {
                 }
                 return Err(error).context("waiting for requests");
             }
-            let mut at = polled[2..].iter();
-            self.children.retain(|_| at.next().is_none_or(|child| child.revents == 0));
+            let mut of_children = polled[2..].chunks_exact(2);
+            self.children.retain(|child| match of_children.next() {
+                Some([ended, working]) => {
+                    if ended.revents != 0 {
+                        let _ = child.connection.shutdown(std::net::Shutdown::Both);
+                    }
+                    ended.revents == 0 && working.revents == 0
+                }
+                _ => true,
+            });
             if polled[0].revents != 0 && self.take_signal()? {
                 return Ok(());
             }
@@ -117,7 +138,9 @@ impl Forge {
                 // SAFETY: this process has one thread, and the child never returns from `work`.
                 match unsafe { sys::fork(0, None) } {
                     Ok(Forked::Child) => self.work(connection, working.into()),
-                    Ok(Forked::Parent { .. }) => self.children.push(done.into()),
+                    Ok(Forked::Parent { pidfd, .. }) => {
+                        self.children.push(Child { pidfd, working: done.into(), connection });
+                    }
                     Err(error) => sys::say(format_args!("making a child: {error}, refusing")),
                 }
             }
@@ -134,7 +157,9 @@ impl Forge {
             libc::close(self.listener.as_raw_fd());
             libc::close(self.signals.as_raw_fd());
             for child in &self.children {
-                libc::close(child.as_raw_fd());
+                libc::close(child.pidfd.as_raw_fd());
+                libc::close(child.working.as_raw_fd());
+                libc::close(child.connection.as_raw_fd());
             }
         }
         let _ = connection.set_read_timeout(Some(PEER_PATIENCE));
@@ -172,7 +197,9 @@ fn reap() {
 /// The listening socket, 0600, which appears under its name only when it can be connected to.
 fn listen(path: &Path) -> Result<UnixListener> {
     let doing = || format!("making the socket {}", path.display());
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { bail!("{} is no path", path.display()) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("{} is no path", path.display())
+    };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(parent, flags, Mode::empty()).with_context(doing)?;
@@ -185,7 +212,8 @@ fn listen(path: &Path) -> Result<UnixListener> {
 
     let new = format!("{name}.{}", std::process::id());
     let _ = rustix::fs::unlinkat(&directory, &*new, rustix::fs::AtFlags::empty());
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let mask = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(at(&new).as_str())?);
     rustix::process::umask(mask);

@@ -19,8 +19,8 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 use std::path::{Path, PathBuf};
 use wharf_protocol::{Create, Failure, FailureKind, IdMap, Rootfs};
@@ -29,6 +29,8 @@ use wharf_protocol::{Create, Failure, FailureKind, IdMap, Rootfs};
 pub const ROOTFS: &str = "/rootfs";
 /// Where config.json is.
 pub const BUNDLE: &str = "/bundle";
+/// The directory in the run's directory that the stage covers while it is being set.
+pub const POINT: &str = "stage";
 /// The library's state directory.
 pub const STATE: &str = "/state";
 
@@ -45,7 +47,12 @@ pub struct Stage {
 impl Stage {
     /// Leave the host's mount namespace, mount the root file system and the sources of bind mounts, and adapt
     /// `spec` to where they are now.
-    pub fn enter(request: &Create, spec: &mut Spec, user_namespace: Option<&OwnedFd>) -> Result<Self> {
+    pub fn enter(
+        request: &Create,
+        run_dir: &OwnedFd,
+        spec: &mut Spec,
+        user_namespace: Option<&OwnedFd>,
+    ) -> Result<Self> {
         let home = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .context("opening the mount namespace")?;
 
@@ -71,12 +78,16 @@ impl Stage {
         let sources = place_sources(sources, spec)?;
 
         // The old root ends up on top of the new one and is then taken off, with all of the host's mounts.
-        rustix::process::pivot_root(".", ".").context("changing the root (is the host's root an initramfs?)")?;
+        rustix::process::pivot_root(".", ".")
+            .context("changing the root (is the host's root an initramfs?)")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH).context("leaving the host's mounts")?;
         rustix::process::chdir("/").context("entering the stage")?;
+        // Nothing is mounted there any more, here or on the host.
+        let _ = rustix::fs::unlinkat(run_dir, POINT, rustix::fs::AtFlags::REMOVEDIR);
 
-        let rootfs = rustix::fs::open(ROOTFS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context("opening the root file system")?;
+        let rootfs =
+            rustix::fs::open(ROOTFS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .context("opening the root file system")?;
         let stage = Self { rootfs, home, sources };
         stage.guard()?;
         stage.check_destinations(spec)?;
@@ -101,7 +112,8 @@ impl Stage {
     /// them is a symbolic link it would work on the host (CVE-2026-41579).
     fn guard(&self) -> Result<()> {
         for name in ["dev", "proc", "sys"] {
-            let found = tree::open_without_links(&self.rootfs, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW);
+            let found =
+                tree::open_without_links(&self.rootfs, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW);
             let is = match found {
                 Err(Errno::NOENT) => continue,
                 Err(Errno::LOOP) => "a symbolic link",
@@ -112,7 +124,9 @@ impl Stage {
                     _ => "no directory",
                 },
             };
-            return Err(refused_image(format!("/{name} in the image is {is}; it must be a directory or missing")));
+            return Err(refused_image(format!(
+                "/{name} in the image is {is}; it must be a directory or missing"
+            )));
         }
         Ok(())
     }
@@ -122,7 +136,10 @@ impl Stage {
         for mount in spec.mounts_mut().iter_mut().flatten() {
             let given = mount.destination().clone();
             if !given.is_absolute() || given.as_os_str().as_encoded_bytes().contains(&0) {
-                return Err(invalid(format!("mount destination {} is not an absolute path", given.display())));
+                return Err(invalid(format!(
+                    "mount destination {} is not an absolute path",
+                    given.display()
+                )));
             }
             let normal = tree::normal(&given);
             let resolved = tree::resolve(&self.rootfs, &normal)
@@ -132,7 +149,8 @@ impl Stage {
             }
             let system = ["/proc", "/sys"].iter().any(|top| resolved.starts_with(top));
             if system && !may_cover_system(mount, &normal, &resolved, &self.sources) {
-                let leads = if resolved == normal { String::new() } else { format!(" ({})", resolved.display()) };
+                let leads =
+                    if resolved == normal { String::new() } else { format!(" ({})", resolved.display()) };
                 return Err(invalid(format!(
                     "mount destination {}{leads} is in /proc or /sys, which nothing may cover; choose another",
                     given.display()
@@ -189,7 +207,8 @@ impl UpperDirectories {
         std::fs::create_dir(work).with_context(|| format!("making {}", work.display()))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |path: &Path| {
-            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("opening {}", path.display()))
+            rustix::fs::open(path, flags, Mode::empty())
+                .with_context(|| format!("opening {}", path.display()))
         };
         let directories = Self { upper: open(upper)?, work: open(work)? };
         if made {
@@ -216,7 +235,7 @@ impl UpperDirectories {
 /// The stage covers a directory of its own: what else is in the run's directory may be the source of a mount.
 fn mount_base(run_dir: &Path) -> Result<OwnedFd> {
     let doing = "mounting the stage";
-    let point = run_dir.join("stage");
+    let point = run_dir.join(POINT);
     match rustix::fs::mkdir(&point, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).with_context(|| format!("making {}", point.display())),
@@ -303,7 +322,10 @@ fn open_sources(request: &Create, spec: &Spec, user_namespace: Option<&OwnedFd>)
             return Err(invalid(format!("the volume at {destination} has no absolute source")));
         };
         let stat = rustix::fs::stat(&given).map_err(|error| {
-            invalid(format!("the source {} of the volume at {destination} cannot be used: {error}", given.display()))
+            invalid(format!(
+                "the source {} of the volume at {destination} cannot be used: {error}",
+                given.display()
+            ))
         })?;
         let tree = clone(&given, recursive)?;
         if let Some(user_namespace) = user_namespace.filter(|_| request.idmapped_mounts.contains(&index)) {

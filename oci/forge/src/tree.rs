@@ -5,6 +5,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// User databases above this are refused.
@@ -78,34 +79,53 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// Where `path` leads inside `root` once symbolic links are followed; what does not exist yet is kept as it is.
-///
-/// `root_path` is where `root` is mounted in our own mount namespace.
-pub fn resolve(root: impl AsFd, root_path: &Path, path: &Path) -> Result<PathBuf> {
-    let path = normal(path);
-    let mut existing = path.as_path();
-    let mut missing = Vec::new();
-    loop {
-        match open(root.as_fd(), existing, OFlags::PATH) {
-            Ok(found) => {
-                let full = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
-                let inside = full.strip_prefix(root_path).unwrap_or(&full);
-                let mut resolved = Path::new("/").join(inside);
-                resolved.extend(missing.iter().rev());
-                return Ok(normal(&resolved));
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else {
-                    anyhow::bail!("the root file system has no root directory");
-                };
-                missing.push(name.to_owned());
-                existing = parent;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("looking up {}", path.display()));
-            }
+/// Where `path` leads inside `root` once symbolic links are followed. What does not exist is kept as it is, also
+/// behind a link: it may exist by the time that somebody mounts there.
+pub fn resolve(root: impl AsFd, path: &Path) -> Result<PathBuf> {
+    /// As many as the kernel follows.
+    const MAX_LINKS: usize = 40;
+    let mut links = 0;
+    let mut done = PathBuf::from("/");
+    let mut todo = components(path);
+    while let Some(name) = todo.pop() {
+        if name == ".." {
+            done.pop();
+            continue;
         }
+        let next = done.join(&name);
+        // No links before the last component, so nothing is followed.
+        let found = match open(root.as_fd(), &next, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                done = next;
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("looking up {}", path.display())),
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::Symlink {
+            done = next;
+            continue;
+        }
+        links += 1;
+        anyhow::ensure!(links <= MAX_LINKS, "too many symbolic links in {}", path.display());
+        let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+        let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
+        if target.is_absolute() {
+            done = PathBuf::from("/");
+        }
+        todo.extend(components(target));
     }
+    Ok(done)
+}
+
+/// Names and `..`, the first one last.
+fn components(path: &Path) -> Vec<std::ffi::OsString> {
+    let name = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(name).collect()
 }
 
 /// Make the directory `path` and those above it, 0755, inside `root`. True if anything was made.
@@ -157,10 +177,15 @@ mod tests {
         std::fs::create_dir_all(dir.join("proc")).unwrap();
         let _ = std::os::unix::fs::symlink("/proc", dir.join("link"));
         let _ = std::os::unix::fs::symlink("../../../proc", dir.join("up"));
+        let _ = std::os::unix::fs::symlink("link/../proc/sys/x", dir.join("dangling"));
+        let _ = std::os::unix::fs::symlink("loop", dir.join("loop"));
         let root = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let at = |path: &str| resolve(&root, &dir, Path::new(path)).unwrap();
+        let at = |path: &str| resolve(&root, Path::new(path)).unwrap();
         assert_eq!(at("/link/sys"), Path::new("/proc/sys"));
         assert_eq!(at("/up"), Path::new("/proc"));
+        assert_eq!(at("/dangling"), Path::new("/proc/sys/x"));
+        assert_eq!(at("/dangling/y/../z"), Path::new("/proc/sys/x/z"));
+        assert!(resolve(&root, Path::new("/loop")).is_err());
         assert_eq!(at("/missing/../data/x"), Path::new("/data/x"));
         assert!(make_directories(&root, Path::new("/link/a/b")).unwrap());
         assert!(dir.join("proc/a/b").is_dir());

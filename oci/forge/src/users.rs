@@ -251,9 +251,28 @@ mod tests {
     #[test]
     fn what_could_wrap_or_deceive_is_refused() {
         for user in [
-            "4294967296", "4294967295", "18446744073709551616", "99999999999999999999999", "65536", "-1", "+0", "0x0",
-            " 0", "0 ", "٠", "root\n", "ro\0ot", "nobody", "wrap", "minus", "big", "app:", "app:4294967296",
-            "app:nope", "0:0:0", "comment",
+            "4294967296",
+            "4294967295",
+            "18446744073709551616",
+            "99999999999999999999999",
+            "65536",
+            "-1",
+            "+0",
+            "0x0",
+            " 0",
+            "0 ",
+            "٠",
+            "root\n",
+            "ro\0ot",
+            "nobody",
+            "wrap",
+            "minus",
+            "big",
+            "app:",
+            "app:4294967296",
+            "app:nope",
+            "0:0:0",
+            "comment",
         ] {
             let failure = who(user).expect_err(user);
             assert_eq!(failure.kind, FailureKind::InvalidInput, "{user:?}: {failure}");
@@ -269,14 +288,16 @@ mod tests {
     fn user_databases_are_regular_files_of_bounded_size() {
         let dir = std::env::temp_dir().join(format!("wharf-users-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("etc")).unwrap();
-        let open = || {
-            rustix::fs::open(&dir, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap()
-        };
+        let open = || rustix::fs::open(&dir, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
         assert_eq!(identify(open(), "", &[], 65536).unwrap().home, "/", "no databases at all");
 
         let passwd = dir.join("etc/passwd");
         rustix::fs::mknodat(
-            rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0,
+            rustix::fs::CWD,
+            &passwd,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
         )
         .unwrap();
         let refused = identify(open(), "", &[], 65536).unwrap_err();
