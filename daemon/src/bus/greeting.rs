@@ -1,5 +1,5 @@
-//! A message bus in name only, on the private socket: `gdbus` and `busctl` say Hello, watch and look for names
-//! before anything else, even where the other end is no bus.
+//! A message bus in name only, on the private socket: `gdbus` says Hello, watches and looks for names before anything
+//! else, even where the other end is no bus. (`busctl` does too, but takes no signal before the answer.)
 
 use wharf_bus::names::BUS_NAME;
 use zbus::{fdo, interface};

@@ -23,12 +23,43 @@ fn demo_image_runs_without_any_other_image() {
 fn exit_status_of_the_container_is_ctls() {
     let wharf = Wharf::shared();
     let image = wharf.busybox();
-    for (command, expected) in [("exit 0", 0), ("exit 5", 5), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
-        // A shell as pid 1 would ignore its own signals; its child does not.
-        let script = format!("sh -c '{command}'");
-        let output = wharf.output(["run", "--rm", image, "sh", "-c", &script]);
-        assert_eq!(output.status, expected, "{command}: {}", output.stderr);
+    for (script, expected) in [
+        ("exit 0", 0),
+        ("exit 5", 5),
+        ("exit 255", 255),
+        // A shell as pid 1 ignores its own signals; its child does not.
+        ("sleep 1000 & kill -9 $!; wait $!", 137),
+        ("sleep 1000 & kill -TERM $!; wait $!", 143),
+    ] {
+        let output = wharf.output(["run", "--rm", image, "sh", "-c", script]);
+        assert_eq!(output.status, expected, "{script}: {}", output.stderr);
     }
+    let crashed = wharf.output(["run", "--rm", "wharf/demo", "crash"]);
+    assert!([134, 139].contains(&crashed.status), "{} {}", crashed.status, crashed.stderr);
+}
+
+#[test]
+fn container_killed_in_the_foreground_is_137() {
+    let wharf = Wharf::shared();
+    let image = wharf.busybox();
+    let client = wharf.ctl(["run", "--rm", "--name", "lc-killed", image, "sleep", "1000"]).spawn();
+    eventually(10, "it runs", || wharf.ok(["ps", "-q", "--filter", "name=lc-killed"]).len() == 12);
+    eventually(10, "it runs", || wharf.output(["kill", "lc-killed"]).status == 0);
+    let output = client.finish();
+    assert_eq!(output.status, 137, "{}", output.stderr);
+}
+
+#[test]
+fn ctrl_c_in_the_foreground_reaches_the_container() {
+    let wharf = Wharf::shared();
+    let image = wharf.busybox();
+    let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done";
+    let mut client = wharf.ctl(["run", "--rm", "--name", "lc-int", image, "sh", "-c", script]).spawn();
+    eventually(10, "its trap is set", || wharf.output(["logs", "lc-int"]).stdout.contains("ready"));
+    client.signal(Signal::SIGINT);
+    let output = client.finish();
+    assert_eq!(output.status, 9, "{}", output.stderr);
+    assert!(output.stdout.contains("caught"), "{}", output.stdout);
 }
 
 #[test]
@@ -69,8 +100,8 @@ fn container_is_created_started_stopped_restarted_and_removed() {
     assert!(number(&first, "pid") > 0);
 
     let refused = wharf.output(["rm", "lc-steps"]);
-    assert_eq!(refused.status, 125, "rm of a running container: {}", refused.stderr);
-    assert!(refused.stderr.contains("-f"), "how to do it all the same: {}", refused.stderr);
+    assert_eq!(refused.status, 1, "rm of a running container: {}", refused.stderr);
+    assert!(refused.stderr.contains("force"), "how to do it all the same: {}", refused.stderr);
 
     wharf.ok(["restart", "lc-steps"]);
     let second = wharf.inspect("lc-steps");
@@ -89,7 +120,7 @@ fn container_is_created_started_stopped_restarted_and_removed() {
     wharf.ok(["stop", "lc-steps"]);
     wharf.ok(["rm", "lc-steps"]);
     let gone = wharf.output(["inspect", "lc-steps"]);
-    assert_eq!(gone.status, 125, "{}", gone.stderr);
+    assert_eq!(gone.status, 1, "{}", gone.stderr);
     assert!(gone.stderr.contains("lc-steps"), "{}", gone.stderr);
 }
 
@@ -130,7 +161,7 @@ fn kill_sends_any_signal() {
     wharf.ok(["kill", container.id()]);
     assert_eq!(container.wait(), 137);
     let again = wharf.output(["kill", container.id()]);
-    assert_eq!(again.status, 125, "not running: {}", again.stderr);
+    assert_eq!(again.status, 1, "not running: {}", again.stderr);
 }
 
 #[test]
@@ -271,7 +302,7 @@ fn without_a_daemon_ctl_says_how_to_start_one() {
     let mut tool = wharf_tests::e2e::Tool::new(wharf_tests::e2e::binary("ctl"));
     tool.command().args(["ps"]).env("WHARF_SOCKET", "/nonexistent/wharf/private");
     let output = tool.output();
-    assert_eq!(output.status, 125, "{}", output.stderr);
+    assert_eq!(output.status, 1, "{}", output.stderr);
     assert!(output.stderr.contains("/nonexistent/wharf/private"), "{}", output.stderr);
     assert!(output.stderr.contains("wharfd"), "{}", output.stderr);
 }

@@ -68,6 +68,8 @@ fn log_files_are_in_cri_format_and_rotate() {
             "call",
             "--address",
             &wharf.address(),
+            "--dest",
+            "org.wharf1",
             "--object-path",
             "/org/wharf1",
             "--method",
