@@ -179,8 +179,8 @@ pub trait Container {
     /// First id on the host and count of the container's own range; (0, 0) with the host's user namespace.
     #[zbus(property(emits_changed_signal = "const"))]
     fn id_map(&self) -> zbus::Result<(u32, u32)>;
-    /// Its path in every cgroup hierarchy.
-    #[zbus(property(emits_changed_signal = "const"))]
+    /// The current or last run's path in every cgroup hierarchy.
+    #[zbus(property)]
     fn cgroup(&self) -> zbus::Result<String>;
     /// The directory of its log files.
     #[zbus(property(emits_changed_signal = "const"))]

@@ -466,10 +466,10 @@ impl Driver {
             Effect::Kill { id, run } => self.work(runtime.kill(id, run)),
             Effect::Freeze { id, run } => self.work(runtime.freeze(id, run, true)),
             Effect::Thaw { id, run } => self.work(runtime.freeze(id, run, false)),
-            Effect::Limit { id, run: _ } => {
+            Effect::Limit { id, run } => {
                 let Some(limits) = self.held.get(&id).and_then(|held| held.update.as_ref()) else { return };
                 let limits = limits.limits.clone();
-                self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, limits).await) });
+                self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, run, limits).await) });
             }
             Effect::Cleanup { id, run } => match unwritten {
                 Some(reason) => {
@@ -619,6 +619,7 @@ impl Driver {
                 (_, _) => (None, false, 0, None),
             },
         };
+        let run = state.run().map_or_else(|| before.as_ref().map_or(0, |before| before.run), |run| run.0);
         let definition = &held.definition;
         let spec = match &before {
             // The same document is shown as the same.
@@ -634,7 +635,7 @@ impl Driver {
             spec,
             state: state.name(),
             goal: container.goal().name(),
-            run: state.run().map_or_else(|| before.as_ref().map_or(0, |before| before.run), |run| run.0),
+            run,
             settled: !matches!(state, State::CleaningUp { .. } | State::Removing { .. }),
             restarts: 0,
             pid: state.process().map_or(0, |process| process.pid),
@@ -647,7 +648,7 @@ impl Driver {
             started_at: container.started().map_or(0, micros),
             finished_at: finished,
             id_map: held.first_id.map_or((0, 0), |first| (first, RANGE_SIZE)),
-            cgroup: self.runtime.paths.cgroup(id),
+            cgroup: self.runtime.paths.cgroup(id, core::Run(run)),
             log_directory: self.runtime.paths.log(id).display().to_string(),
         });
     }

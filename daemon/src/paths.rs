@@ -59,9 +59,9 @@ impl Paths {
         self.runtime.join("containers").join(format!("{id}.{run}"))
     }
 
-    /// Its cgroup in every hierarchy.
-    pub fn cgroup(&self, id: Id) -> String {
-        format!("{}/{id}", self.cgroup_root)
+    /// A run's cgroup in every hierarchy. Each run has its own, so that a late kill of one cannot hit the next.
+    pub fn cgroup(&self, id: Id, run: Run) -> String {
+        format!("{}/{id}.{run}", self.cgroup_root)
     }
 }
 

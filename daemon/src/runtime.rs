@@ -224,7 +224,7 @@ impl Runtime {
                     max_files: definition.spec.log.max_files.unwrap_or(LOG_MAX_FILES),
                 },
                 stdin,
-                cgroup: self.paths.cgroup(id),
+                cgroup: self.paths.cgroup(id, run),
                 fds,
             })
             .map_err(|error| failed(format!("preparing {}: {error}", run_dir.display())))?;
@@ -260,7 +260,7 @@ impl Runtime {
             None => self.ending_without_word(id, run, &pidfd).await,
         };
         oom.abort();
-        let oom_killed = self.oom_kills(id) > 0;
+        let oom_killed = self.oom_kills(id, run) > 0;
         self.live.lock().expect("no holder of the lock panics").remove(&id);
         self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
     }
@@ -304,14 +304,14 @@ impl Runtime {
         }
     }
 
-    fn oom_kills(&self, id: Id) -> u64 {
-        stats::oom_kills(&self.paths.cgroup(id)).ok().flatten().unwrap_or(0)
+    fn oom_kills(&self, id: Id, run: Run) -> u64 {
+        stats::oom_kills(&self.paths.cgroup(id, run)).ok().flatten().unwrap_or(0)
     }
 
     /// Tell of every process of the run that the kernel kills for want of memory.
     async fn watch_oom(self: Arc<Self>, id: Id, run: Run) {
         let watching = async {
-            let watch = stats::OomWatch::open(&self.paths.cgroup(id))?;
+            let watch = stats::OomWatch::open(&self.paths.cgroup(id, run))?;
             let interest = if watch.is_priority() { Interest::PRIORITY } else { Interest::READABLE };
             let ready = readiness::watch(watch.as_fd().try_clone_to_owned()?, interest)?;
             let mut known = 0;
@@ -359,7 +359,7 @@ impl Runtime {
             self.tell(fact).await;
             return;
         }
-        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id));
+        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id, run));
         if let Err(error) = blocking(move || runtime.forge.kill(&cgroup)).await {
             tracing::warn!(container = ?id, error = %format!("{error:#}"), "killing, to be tried again");
         }
@@ -367,7 +367,7 @@ impl Runtime {
 
     /// Freeze or thaw every process of a run.
     pub async fn freeze(self: Arc<Self>, id: Id, run: Run, frozen: bool) {
-        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id));
+        let (runtime, cgroup) = (self.clone(), self.paths.cgroup(id, run));
         let done = blocking(move || runtime.forge.freeze(&cgroup, frozen)).await;
         self.tell(match (done, frozen) {
             (Ok(()), true) => Fact::Frozen { id, run },
@@ -379,8 +379,8 @@ impl Runtime {
     }
 
     /// Apply limits.
-    pub async fn limit(&self, id: Id, limits: Limits) -> anyhow::Result<()> {
-        let (forge, cgroup) = (self.forge.clone(), self.paths.cgroup(id));
+    pub async fn limit(&self, id: Id, run: Run, limits: Limits) -> anyhow::Result<()> {
+        let (forge, cgroup) = (self.forge.clone(), self.paths.cgroup(id, run));
         blocking(move || forge.limit(&cgroup, limits)).await
     }
 
@@ -396,7 +396,7 @@ impl Runtime {
     }
 
     fn cleanup_blocking(&self, id: Id, run: Run) -> anyhow::Result<()> {
-        let cgroup = self.paths.cgroup(id);
+        let cgroup = self.paths.cgroup(id, run);
         self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
         remove_tree(&self.paths.run(id, run))?;
         let record = self.paths.container(id).join(ExitRecord::file_name(run.0));
@@ -418,7 +418,7 @@ impl Runtime {
             match tokio::time::timeout(RECORD_PATIENCE, keeper.status()).await {
                 Ok(Ok(status)) if status.run == run.0 => {
                     let started = started_at(status.pid);
-                    let frozen = is_frozen(&self.paths.cgroup(id));
+                    let frozen = is_frozen(&self.paths.cgroup(id, run));
                     let alive = Observed::Alive { pid: status.pid, started, frozen };
                     return (alive, Some(Found { run, keeper: Ok(keeper), pidfd: status.pidfd }));
                 }
@@ -431,13 +431,13 @@ impl Runtime {
         }
         // The keeper has just ended, or long ago: then there is a record.
         if let Some((status, at)) = self.recorded(id, run) {
-            let oom_killed = self.oom_kills(id) > 0;
+            let oom_killed = self.oom_kills(id, run) > 0;
             return (Observed::Exited(Exit { status, oom_killed, at }), None);
         }
         // A container whose keeper was killed lives on.
-        if let Some((pid, pidfd)) = self.first_process(id) {
+        if let Some((pid, pidfd)) = self.first_process(id, run) {
             let started = started_at(pid);
-            let frozen = is_frozen(&self.paths.cgroup(id));
+            let frozen = is_frozen(&self.paths.cgroup(id, run));
             let keeper = Err(anyhow::anyhow!("the keeper was killed"));
             return (Observed::Alive { pid, started, frozen }, Some(Found { run, keeper, pidfd }));
         }
@@ -445,8 +445,8 @@ impl Runtime {
     }
 
     /// The process of the cgroup that is pid 1 of its own pid namespace.
-    fn first_process(&self, id: Id) -> Option<(u32, OwnedFd)> {
-        let pids = stats::processes(&self.paths.cgroup(id)).ok()?;
+    fn first_process(&self, id: Id, run: Run) -> Option<(u32, OwnedFd)> {
+        let pids = stats::processes(&self.paths.cgroup(id, run)).ok()?;
         pids.into_iter().find_map(|pid| {
             let pidfd = rustix::process::pidfd_open(
                 rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?,
@@ -457,7 +457,7 @@ impl Runtime {
             let inner = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
             let numbers: Vec<&str> = inner.split_whitespace().collect();
             // Still in the cgroup now, so the pid was not given to a stranger before the pidfd was opened.
-            let still = stats::processes(&self.paths.cgroup(id)).ok()?.contains(&pid);
+            let still = stats::processes(&self.paths.cgroup(id, run)).ok()?.contains(&pid);
             (numbers.len() > 1 && numbers.last() == Some(&"1") && still).then_some((pid, pidfd))
         })
     }

@@ -56,7 +56,7 @@ pub struct View {
     pub finished_at: u64,
     /// First id on the host and count; (0, 0) with the host's user namespace.
     pub id_map: (u32, u32),
-    /// In every hierarchy.
+    /// Of the current or last run, in every hierarchy.
     pub cgroup: String,
     /// Of its log files.
     pub log_directory: String,

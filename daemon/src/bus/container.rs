@@ -314,7 +314,7 @@ impl ContainerObject {
         Ok(self.view()?.id_map)
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn cgroup(&self) -> fdo::Result<String> {
         Ok(self.view()?.cgroup.clone())
     }
@@ -363,6 +363,9 @@ pub fn changed(old: &View, new: &View) -> HashMap<&'static str, Variant<'static>
     compare(&mut changed, "ExitCode", (exit_code(old), exit_code(new)));
     compare(&mut changed, "OomKilled", (old.oom_killed, new.oom_killed));
     compare(&mut changed, "Error", (error(old), error(new)));
+    if old.cgroup != new.cgroup {
+        changed.insert("Cgroup", new.cgroup.clone().into());
+    }
     compare(&mut changed, "StartedAt", (old.started_at, new.started_at));
     compare(&mut changed, "FinishedAt", (old.finished_at, new.finished_at));
     changed
