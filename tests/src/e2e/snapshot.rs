@@ -22,7 +22,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Of this machine now. Orphans must be this program's children ([`adopt_orphans`]).
-    pub fn take(daemon: u32, state: &Path, runtime: &Path) -> Self {
+    ///
+    /// Other programs come and go meanwhile: of cgroups outside the daemon's, those at the top and those named
+    /// after a container count; of directories that everybody uses, what `is_ours` says.
+    pub fn take(daemon: u32, state: &Path, runtime: &Path, is_ours: impl Fn(&str) -> bool) -> Self {
+        reap_orphans(daemon);
         let family = descendants(std::process::id());
         let mut processes: Vec<String> =
             family.iter().map(|pid| format!("{} {}", name_of(*pid), state_of(*pid))).collect();
@@ -35,8 +39,11 @@ impl Snapshot {
         mounts.sort();
         let mut cgroups = BTreeSet::new();
         walk(Path::new("/sys/fs/cgroup"), &mut |path, is_dir| {
-            if is_dir {
-                cgroups.insert(path.display().to_string());
+            let text = path.to_string_lossy();
+            // /sys/fs/cgroup/NAME on v2, /sys/fs/cgroup/CONTROLLER/NAME on v1.
+            let top = text.matches('/').count() <= 5;
+            if is_dir && (top || is_ours(&text)) {
+                cgroups.insert(text.into_owned());
             }
         });
         let mut files = BTreeSet::new();
@@ -51,7 +58,10 @@ impl Snapshot {
         }
         for directory in ["/run", "/tmp", "/dev/shm", "/var/lib", "/run/netns", "/"] {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-                files.insert(entry.path().display().to_string());
+                let path = entry.path().display().to_string();
+                if is_ours(&path) {
+                    files.insert(path);
+                }
             }
         }
         let descriptors = descendants(daemon)
@@ -100,6 +110,18 @@ where
 /// Make this process the parent of what its descendants leave without one, so that a snapshot finds it.
 pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).expect("allowed to everybody");
+}
+
+/// As init would: nobody else waits for what was left to this process. The daemon has a parent that does.
+fn reap_orphans(daemon: u32) {
+    for pid in descendants(std::process::id()) {
+        let is_orphan = stat(pid).is_some_and(|fields| {
+            fields.starts_with('Z') && fields.split(' ').nth(1) == Some(&std::process::id().to_string())
+        });
+        if is_orphan && pid != daemon {
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
+        }
+    }
 }
 
 /// Every process below this one.

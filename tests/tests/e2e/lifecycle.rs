@@ -44,7 +44,8 @@ fn container_killed_in_the_foreground_is_137() {
     let image = wharf.busybox();
     let client = wharf.ctl(["run", "--rm", "--name", "lc-killed", image, "sleep", "1000"]).spawn();
     eventually(10, "it runs", || wharf.ok(["ps", "-q", "--filter", "name=lc-killed"]).len() == 12);
-    eventually(10, "it runs", || wharf.output(["kill", "lc-killed"]).status == 0);
+    eventually(10, "it runs", || text(&wharf.inspect("lc-killed"), "state") == "running");
+    wharf.ok(["kill", "lc-killed"]);
     let output = client.finish();
     assert_eq!(output.status, 137, "{}", output.stderr);
 }
