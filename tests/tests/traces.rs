@@ -67,7 +67,7 @@ fn cycle(wharf: &Wharf, image: &str, volume: &str, number: u32) {
     } else {
         eventually(10, "it runs", || text(&wharf.inspect(&name), "state") == "running");
         assert_eq!(wharf.ok(["exec", &name, "echo", "here"]), "here");
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             wharf.ok(["restart", "-t", "0", &name]);
         }
         wharf.ok(["stop", "-t", "0", &name]);

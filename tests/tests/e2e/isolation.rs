@@ -305,6 +305,6 @@ fn pid_is_the_hosts_and_the_command_line_the_containers() {
     let container = wharf.run([wharf.busybox(), "sleep", "1234"]);
     let state = container.inspect();
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", number(&state, "pid"))).unwrap();
-    assert_eq!(cmdline, b"sleep\01234\0");
+    assert_eq!(cmdline, b"sleep\x001234\0");
     assert!(text(&state, "cgroup").starts_with(&format!("/{}/", wharf.name())));
 }
