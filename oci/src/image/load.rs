@@ -685,6 +685,15 @@ impl Loader<'_> {
         let blob =
             source.file(path)?.ok_or_else(|| LoadError::Missing { what: "layer", digest: path.clone() })?;
         let size = blob.size;
+        if let (Some(key), None) = (&known, expected)
+            && blob.starts_plain()?
+            && self.known_blob(diff_id, Some(size))
+        {
+            // A docker archive gives its layers no digests, but an uncompressed one is its diff id.
+            self.report.say(Progress::Known { layer, layers });
+            let (digest, key) = (diff_id.clone(), key.clone());
+            return Ok(StagedLayer { digest, size, compression: Compression::None, key });
+        }
         if let Some(expected) = expected
             && expected.size != size
         {

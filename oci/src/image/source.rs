@@ -109,6 +109,13 @@ pub struct Blob {
     pub spooled: Option<(PathBuf, Digest)>,
 }
 
+impl Blob {
+    /// Does it look uncompressed?
+    pub fn starts_plain(&self) -> Result<bool, SourceError> {
+        Ok(detect(&self.reader.file, self.reader.at)? == Compression::None)
+    }
+}
+
 impl Source {
     /// Look through the source. `spool` is a directory of ours for what cannot be read in place. `progress` hears
     /// how many bytes were taken out of the archive.

@@ -11,35 +11,29 @@ fn no_layer_changes_anything_outside_its_directory() {
     }
     let mut refused = 0;
     let mut variants = 0;
-    for seed in 0..2 {
-        let place = Place::new();
-        for (name, tar) in corpus(&place.canary(), seed) {
-            // A canary each, so that no earlier layer can have helped.
-            std::fs::create_dir(place.layer()).ok();
-            let before = picture(&place.canary());
-            let above = names(place.dir.path());
-            let outcome = place.unpack(&tar);
-            refused += usize::from(outcome.is_err());
-            variants += 1;
-            assert_same(&before, &picture(&place.canary()), &name);
-            assert_eq!(above, names(place.dir.path()), "{name}");
-            if let Ok(tree) = std::panic::catch_unwind(|| picture(&place.layer())) {
-                for (path, file) in &tree {
-                    let whiteout = file.kind == 'c' && file.device == 0;
-                    assert!(
-                        matches!(file.kind, 'd' | 'f' | 'l' | 'p') || whiteout,
-                        "{name}: device {path:?}"
-                    );
-                    assert!(file.content != b"untouched", "{name}: {path:?} is a file from outside");
-                    let opaque =
-                        |key: &String| key.starts_with("trusted.") && key != "trusted.overlay.opaque";
-                    assert!(!file.xattrs.keys().any(opaque), "{name}: {path:?} {:?}", file.xattrs);
-                }
+    let place = Place::new();
+    for (name, tar) in corpus(&place.canary()) {
+        // A canary each, so that no earlier layer can have helped.
+        std::fs::create_dir(place.layer()).ok();
+        let before = picture(&place.canary());
+        let above = names(place.dir.path());
+        let outcome = place.unpack(&tar);
+        refused += usize::from(outcome.is_err());
+        variants += 1;
+        assert_same(&before, &picture(&place.canary()), &name);
+        assert_eq!(above, names(place.dir.path()), "{name}");
+        if let Ok(tree) = std::panic::catch_unwind(|| picture(&place.layer())) {
+            for (path, file) in &tree {
+                let whiteout = file.kind == 'c' && file.device == 0;
+                assert!(matches!(file.kind, 'd' | 'f' | 'l' | 'p') || whiteout, "{name}: device {path:?}");
+                assert!(file.content != b"untouched", "{name}: {path:?} is a file from outside");
+                let opaque = |key: &String| key.starts_with("trusted.") && key != "trusted.overlay.opaque";
+                assert!(!file.xattrs.keys().any(opaque), "{name}: {path:?} {:?}", file.xattrs);
             }
-            std::fs::remove_dir_all(place.layer()).unwrap();
-            std::fs::remove_dir_all(place.dir.path().join("trash")).unwrap();
-            std::fs::create_dir(place.dir.path().join("trash")).unwrap();
         }
+        std::fs::remove_dir_all(place.layer()).unwrap();
+        std::fs::remove_dir_all(place.dir.path().join("trash")).unwrap();
+        std::fs::create_dir(place.dir.path().join("trash")).unwrap();
     }
     println!("{variants} hostile layers, {refused} refused");
     assert!(variants >= 300, "{variants}");
@@ -68,7 +62,7 @@ fn gnu_tar_lists_what_we_list_or_we_refuse() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("t.tar");
     let mut differences = Vec::new();
-    for (name, tar) in corpus(dir.path(), 0).into_iter().chain(mutations(dir.path())) {
+    for (name, tar) in corpus(dir.path()).into_iter().chain(mutations(dir.path())) {
         let Some(ours) = listing(&tar) else { continue };
         std::fs::write(&file, &tar).unwrap();
         match gnu_listing(&file) {

@@ -840,3 +840,74 @@ fn a_name_can_be_given_and_several_images_cannot_share_it() {
     let error = store.load(LoadSource::File(file), &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, LoadError::Several(2)));
 }
+
+/// `cargo test --release -p wharf-oci --test image -- --ignored --nocapture speed`
+#[test]
+#[ignore = "measures"]
+fn load_speed_of_a_hundred_megabytes() {
+    if !can(&["umoci", "skopeo", "tar", "gzip", "zstd"]) {
+        return;
+    }
+    let dir = temp();
+    let d = dir.path().display();
+    // Programs and libraries of this host: files as they are in images.
+    sh(&format!(
+        "cd {d}; mkdir root; 
+         find /usr/share/doc /usr/bin /usr/lib/x86_64-linux-gnu -xdev -type f -size -4M -printf '%s %p\\n' | sort -k2 |
+         awk '{{ s += $1; if (s < 100000000) print $2 }}' > some
+         tar -cf root.tar -T some 2>/dev/null; gzip -k root.tar; zstd -q root.tar"
+    ));
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let plain = read("root.tar");
+    let files = sh(&format!("wc -l < {d}/some"));
+    println!("{} MB in {} files", plain.len() / 1_000_000, files.trim());
+    for (name, layer) in
+        [("plain", plain.clone()), ("gzip", read("root.tar.gz")), ("zstd", read("root.tar.zst"))]
+    {
+        let archive = dir.path().join(format!("{name}.tar"));
+        std::fs::write(&archive, docker_archive(&plain, &layer, &["speed:1"])).unwrap();
+        for round in 0..3 {
+            let store = Store::open(&dir.path().join(format!("{name}-{round}"))).unwrap();
+            let (start, before) = (std::time::Instant::now(), cpu());
+            load(&store, &archive).unwrap();
+            let first = start.elapsed();
+            let used = cpu() - before;
+            let start = std::time::Instant::now();
+            load(&store, &archive).unwrap();
+            println!(
+                "{name} ({} MB): {first:?} ({used} ms of CPU), again {:?}",
+                layer.len() / 1_000_000,
+                start.elapsed()
+            );
+        }
+    }
+}
+
+/// Milliseconds that this thread has run.
+fn cpu() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
+}
+
+#[test]
+fn the_embedded_image_has_a_program_that_runs_without_anything_else() {
+    if !can(&["chroot"]) {
+        return;
+    }
+    let dir = temp();
+    let store = Store::open(dir.path()).unwrap();
+    if !store.ensure_embedded().unwrap() {
+        eprintln!("skipped: this build embeds nothing");
+        return;
+    }
+    let image = store.resolve("wharf/demo").unwrap();
+    let config = image.config.config().as_ref().unwrap();
+    assert_eq!(config.entrypoint().as_deref().unwrap(), ["/bin/demo"]);
+    assert_eq!(config.cmd().as_deref().unwrap(), ["serve"]);
+    assert_eq!(config.exposed_ports().as_deref().unwrap(), ["8080/tcp"]);
+    let root = image.layers[0].to_str().unwrap();
+    assert_eq!(run("chroot", &[root, "/bin/demo", "echo", "it", "runs"]), "it runs\n");
+    let size = std::fs::metadata(image.layers[0].join("bin/demo")).unwrap().len();
+    assert!(size < 2 << 20, "{size} bytes");
+    println!("the demo program has {size} bytes");
+}
