@@ -20,8 +20,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
 use wharf_bus::types::{
-    AttachOptions, ExecOptions, ImageInfo, LoadOptions, LogOptions, ProcessInfo, StartOptions,
-    Stats, Streams,
+    AttachOptions, ExecOptions, ImageInfo, LoadOptions, LogOptions, ProcessInfo, StartOptions, Stats, Streams,
 };
 use wharf_bus::{Error, Spec, spec};
 use wharf_oci::bundle::config::ExecConfig;
@@ -30,9 +29,7 @@ use wharf_oci::image::{
     self, ImageId, LoadError, LoadSource, Progress, Reference, ReferenceError, RemoveError, Store,
 };
 use wharf_oci::keeper::{Attach, Keeper};
-use wharf_oci::{
-    CreateFd, Exec, ExecFd, FailureKind, Stdin, TerminalSize, readiness, seccomp, stats,
-};
+use wharf_oci::{CreateFd, Exec, ExecFd, FailureKind, Stdin, TerminalSize, readiness, seccomp, stats};
 use wharf_supervisor as core;
 use wharf_supervisor::{Accepted, Command, Id, Run, Signal};
 
@@ -235,9 +232,7 @@ impl Api {
             (None, None) if view.state == "created" => {
                 Err(Error::NotRunning(format!("container {} was never started", view.name)))
             }
-            (None, None) => {
-                Err(Error::Failed(format!("nobody saw how container {} ended", view.name)))
-            }
+            (None, None) => Err(Error::Failed(format!("nobody saw how container {} ended", view.name))),
         }
     }
 
@@ -346,14 +341,8 @@ impl Api {
         let definition = Definition::of(&view);
         let started = tokio::task::spawn_blocking(move || -> Result<_, Error> {
             let first_id = (shown.id_map.1 > 0).then_some(shown.id_map.0);
-            let (bundle, _) = definition.bundle(
-                core_id,
-                first_id,
-                None,
-                &runtime.init,
-                &runtime.images,
-                &runtime.host,
-            )?;
+            let (bundle, _) =
+                definition.bundle(core_id, first_id, None, &runtime.init, &runtime.images, &runtime.host)?;
             let config = ExecConfig {
                 command: options.command,
                 env: options.env.into_iter().collect(),
@@ -468,7 +457,9 @@ impl Api {
     /// A container's processes.
     pub async fn processes(&self, id: &str) -> Result<Vec<ProcessInfo>, Error> {
         let view = self.running(id)?;
-        tokio::task::spawn_blocking(move || processes::of_cgroup(&view.cgroup)).await.map_err(failed)?
+        tokio::task::spawn_blocking(move || processes::of_cgroup(&view.cgroup))
+            .await
+            .map_err(failed)?
             .map_err(failed)
     }
 
@@ -484,7 +475,8 @@ impl Api {
 
     /// What a container's cgroup says, for one scrape; nothing if it has none. Blocks for some file reads.
     pub fn stats_now(&self, view: &View) -> Option<Stats> {
-        view.is_running().then(|| stats::Reader::open(&view.cgroup).and_then(|mut reader| reader.read()).ok())?
+        view.is_running()
+            .then(|| stats::Reader::open(&view.cgroup).and_then(|mut reader| reader.read()).ok())?
             .as_ref()
             .map(as_stats)
     }
@@ -668,7 +660,9 @@ fn grace(timeout: i64) -> Result<Option<Duration>, Error> {
     match timeout {
         -1 => Ok(None),
         0.. => Ok(Some(Duration::from_millis(timeout.unsigned_abs()))),
-        _ => Err(Error::InvalidArgument("timeout: give milliseconds from 0 on, or -1 for the default".into())),
+        _ => {
+            Err(Error::InvalidArgument("timeout: give milliseconds from 0 on, or -1 for the default".into()))
+        }
     }
 }
 

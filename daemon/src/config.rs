@@ -121,7 +121,9 @@ impl Config {
         let Ids { start, ranges } = config.ids;
         let end = u64::from(start) + u64::from(ranges) * u64::from(crate::ids::RANGE_SIZE);
         if start < 65_536 || ranges == 0 || end > u64::from(u32::MAX) {
-            bail!("ids: start must be at least 65536, ranges at least 1, and start + ranges * 65536 below 2^32");
+            bail!(
+                "ids: start must be at least 65536, ranges at least 1, and start + ranges * 65536 below 2^32"
+            );
         }
         if config.limits.connections == 0 || config.limits.containers == 0 {
             bail!("limits: connections and containers must be at least 1");

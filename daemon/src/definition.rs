@@ -55,9 +55,7 @@ impl Definition {
             }
         };
         if spec.stop_timeout.is_some_and(|seconds| !(0.0..=31_536_000.0).contains(&seconds)) {
-            return Err(Error::InvalidSpec(
-                "stopTimeout: give seconds from 0 to 31536000 (a year)".into(),
-            ));
+            return Err(Error::InvalidSpec("stopTimeout: give seconds from 0 to 31536000 (a year)".into()));
         }
         check_log(&spec.log)?;
         let private_ids = match spec.user_namespace {
@@ -187,7 +185,8 @@ fn check_rootfs(path: &str) -> Result<(), Error> {
         Err(error) => return bad(&format!("cannot be used: {error}")),
     }
     // Nothing that could be a root file system is without any of these.
-    if ["bin", "usr", "sbin", "lib", "etc"].iter().any(|name| std::path::Path::new(path).join(name).exists()) {
+    if ["bin", "usr", "sbin", "lib", "etc"].iter().any(|name| std::path::Path::new(path).join(name).exists())
+    {
         return Ok(());
     }
     bad("has none of bin, usr, sbin, lib, etc: it is no root file system")

@@ -18,7 +18,7 @@ use crate::saved::Saved;
 use crate::store::{Change, Record, Store};
 use crate::view::{View, Views};
 use anyhow::Context;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -156,10 +156,16 @@ impl Driver {
     async fn recover(&mut self) -> anyhow::Result<()> {
         let records = self.store.containers()?;
         let mut observations = JoinSet::new();
+        let mut ids = HashSet::new();
+        let mut runs = HashSet::new();
+        let mut damaged = Vec::new();
         for record in records {
             let name = record.name.clone();
+            ids.insert(record.id.clone());
+            let container = record.id.clone();
             match understood(record) {
                 Ok((id, definition, spec, saved, first_id)) => {
+                    runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
                     observations.spawn(async move {
                         let observed = runtime.observe(id, saved.phase.living_run()).await;
@@ -167,12 +173,24 @@ impl Driver {
                     });
                 }
                 // One damaged record must not keep the others from being looked after.
-                Err(error) => tracing::error!(
-                    container = %name,
-                    error = %format!("{error:#}"),
-                    "what was saved of a container cannot be used, leaving it alone"
-                ),
+                Err(error) => {
+                    tracing::error!(
+                        container = %name,
+                        error = %format!("{error:#}"),
+                        "what was saved of a container cannot be used, leaving it alone"
+                    );
+                    damaged.push(container);
+                }
             }
+        }
+        if damaged.is_empty() {
+            let runtime = self.runtime.clone();
+            let swept = tokio::task::spawn_blocking(move || runtime.sweep(&ids, &runs)).await?;
+            if let Err(error) = swept {
+                tracing::warn!(error = %format!("{error:#}"), "something that nobody owns is left, ignoring");
+            }
+        } else {
+            tracing::warn!(?damaged, "nothing is swept away while it is unclear what belongs to these");
         }
         let mut found = Vec::new();
         while let Some(observed) = observations.join_next().await {
@@ -263,12 +281,7 @@ impl Driver {
         Some(next.map_or(again, |next| next.min(again)))
     }
 
-    fn wish(
-        &mut self,
-        now: Time,
-        wish: Wish,
-        granted: &mut Vec<(Reply, Result<Granted, Error>)>,
-    ) {
+    fn wish(&mut self, now: Time, wish: Wish, granted: &mut Vec<(Reply, Result<Granted, Error>)>) {
         let Wish { command, with, reply } = wish;
         let id = target(&command);
         let accepted = match (&command, with) {
@@ -324,7 +337,8 @@ impl Driver {
             false => None,
             true => Some(ids::free_range(&self.ids, &self.taken).ok_or_else(|| {
                 Error::LimitReached(
-                    "every range of ids is in use; remove containers, or raise ids.ranges in wharf.toml".into(),
+                    "every range of ids is in use; remove containers, or raise ids.ranges in wharf.toml"
+                        .into(),
                 )
             })?),
         };
@@ -347,7 +361,8 @@ impl Driver {
         match done {
             Ok(Done::Work) => {}
             Ok(Done::Deleted(id, removed)) => {
-                let written = removed.and_then(|()| self.store.commit(&[Change::Delete { id: id.to_string() }]));
+                let written =
+                    removed.and_then(|()| self.store.commit(&[Change::Delete { id: id.to_string() }]));
                 let fact = match written {
                     Ok(()) => Fact::Deleted { id },
                     Err(error) => Fact::DeleteFailed { id, reason: format!("{error:#}") },
@@ -427,7 +442,8 @@ impl Driver {
                 let now = clock::now();
                 for (id, saved) in newest {
                     if let Some(reply) = self.new.remove(&id) {
-                        let _ = reply.send(Err(Error::Failed(format!("the state could not be written: {reason}"))));
+                        let _ = reply
+                            .send(Err(Error::Failed(format!("the state could not be written: {reason}"))));
                         self.supervisor.fact(now, Fact::CreateFailed { id });
                     } else {
                         self.unsaved.insert(id, saved);
@@ -579,7 +595,8 @@ impl Driver {
     fn updated(&mut self, id: Id) {
         let Some(held) = self.held.get_mut(&id) else { return };
         let Some(update) = held.update.take() else { return };
-        held.definition = Arc::new(update.definition);
+        let warnings = held.definition.warnings.clone();
+        held.definition = Arc::new(Definition { warnings, ..update.definition });
         let name = held.definition.spec.name.clone().unwrap_or_default();
         let written = match self.supervisor.container(id) {
             Some(_) => self.store.container(&id.to_string()).and_then(|record| {
@@ -615,7 +632,9 @@ impl Driver {
                 (Some(before), State::Removing { .. }) => {
                     (before.exit_code, before.oom_killed, before.finished_at, before.failure.clone())
                 }
-                (Some(before), _) if state.run().is_some() => (before.exit_code, false, before.finished_at, None),
+                (Some(before), _) if state.run().is_some() => {
+                    (before.exit_code, false, before.finished_at, None)
+                }
                 (_, _) => (None, false, 0, None),
             },
         };
@@ -643,7 +662,7 @@ impl Driver {
             oom_killed: held.oom_killed || exit_oom,
             failure,
             stop_signal: definition.stop_signal,
-            warnings: definition.warnings.clone(),
+            warnings: self.warnings(id, definition, before.as_deref()),
             created_at: definition.created_at,
             started_at: container.started().map_or(0, micros),
             finished_at: finished,
@@ -651,6 +670,18 @@ impl Driver {
             cgroup: self.runtime.paths.cgroup(id, core::Run(run)),
             log_directory: self.runtime.paths.log(id).display().to_string(),
         });
+    }
+}
+
+impl Driver {
+    /// Those of the definition, and those of the run.
+    fn warnings(&self, id: Id, definition: &Definition, before: Option<&View>) -> Vec<String> {
+        match (self.runtime.live(id), before) {
+            (Some(live), _) => definition.warnings.iter().cloned().chain(live.warnings).collect(),
+            // Those of a run that is over are still of interest.
+            (None, Some(before)) => before.warnings.clone(),
+            (None, None) => definition.warnings.clone(),
+        }
     }
 }
 

@@ -307,10 +307,7 @@ mod tests {
         let dir = rotated();
         let tail = |lines| LogOptions { tail: Some(lines), ..LogOptions::default() };
         assert_eq!(read(dir.path(), tail(0)).await, "");
-        assert_eq!(
-            read(dir.path(), tail(3)).await,
-            line(2, "two") + &line(3, "three") + &line(4, "four")
-        );
+        assert_eq!(read(dir.path(), tail(3)).await, line(2, "two") + &line(3, "three") + &line(4, "four"));
         assert_eq!(read(dir.path(), tail(99)).await.lines().count(), 4);
         let piece = "2026-01-01T00:00:05Z stdout P fi\n";
         let mut log = File::options().append(true).open(dir.path().join("log")).expect("opened");

@@ -133,8 +133,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     let (facts, heard) = mpsc::channel(driver::FACTS);
     let (wishes, wished) = mpsc::channel(driver::COMMANDS);
     let host = Host::detect();
-    let runtime =
-        Arc::new(runtime::Runtime::new(paths.clone(), host, images, forge.clone(), init, facts));
+    let runtime = Arc::new(runtime::Runtime::new(paths.clone(), host, images, forge.clone(), init, facts));
     let views = Arc::new(view::Views::default());
     let events = Arc::new(events::Events::new(views.clone()));
     let driver = driver::Driver::new(

@@ -63,7 +63,9 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Fu
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => match tokio::task::spawn_blocking(move || collect(&api)).await {
             Ok(Ok(text)) => (StatusCode::OK, "text/plain; version=0.0.4", text),
-            Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error:#}\n").into()),
+            Ok(Err(error)) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error:#}\n").into())
+            }
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n").into()),
         },
         (&Method::GET, "/healthz") => (StatusCode::OK, "text/plain", b"ok\n".to_vec()),

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::definition::Definition;
 use crate::paths::{Paths, own_directory};
 use anyhow::Context;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ use wharf_oci::bundle::{Host, Placement};
 use wharf_oci::forge::{Forge, ForgeError, Started};
 use wharf_oci::image::Store;
 use wharf_oci::keeper::{Ended, Keeper};
-use wharf_oci::{readiness, stats};
 use wharf_oci::{CreateFd, ExitRecord, FailureKind, Limits, Log, Rootfs, Stdin, TerminalSize};
+use wharf_oci::{readiness, stats};
 use wharf_supervisor as core;
 use wharf_supervisor::{Exit, ExitStatus, Fact, Failure, Id, Observed, Run, Stamp, Time};
 
@@ -55,6 +55,8 @@ pub struct Live {
     pub run: Run,
     /// Its first process.
     pub pidfd: Arc<OwnedFd>,
+    /// What could not be done as asked.
+    pub warnings: Vec<String>,
 }
 
 /// The means to act.
@@ -142,7 +144,7 @@ impl Runtime {
                 }
                 let at = clock::stamp_of(Time(started.started_boottime_ns));
                 let pidfd = Arc::new(started.pidfd);
-                self.enter(id, run, pidfd.clone());
+                self.enter(id, run, pidfd.clone(), started.warnings);
                 self.tell(Fact::Started { id, run, pid: started.pid, at }).await;
                 self.watch(id, run, keeper, pidfd).await;
             }
@@ -153,10 +155,7 @@ impl Runtime {
         }
     }
 
-    async fn create(
-        self: Arc<Self>,
-        start: Start,
-    ) -> Result<(Started, anyhow::Result<Keeper>), Failure> {
+    async fn create(self: Arc<Self>, start: Start) -> Result<(Started, anyhow::Result<Keeper>), Failure> {
         let runtime = self.clone();
         let created = tokio::task::spawn_blocking(move || {
             let run_dir = runtime.paths.run(start.id, start.run);
@@ -232,18 +231,12 @@ impl Runtime {
         self.forge.create(create, &fds).map_err(start_failure)
     }
 
-    fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>) {
-        self.live.lock().expect("no holder of the lock panics").insert(id, Live { run, pidfd });
+    fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>, warnings: Vec<String>) {
+        self.live.lock().expect("no holder of the lock panics").insert(id, Live { run, pidfd, warnings });
     }
 
     /// Stay with a run to its end.
-    async fn watch(
-        self: &Arc<Self>,
-        id: Id,
-        run: Run,
-        keeper: anyhow::Result<Keeper>,
-        pidfd: Arc<OwnedFd>,
-    ) {
+    async fn watch(self: &Arc<Self>, id: Id, run: Run, keeper: anyhow::Result<Keeper>, pidfd: Arc<OwnedFd>) {
         let oom = tokio::spawn(self.clone().watch_oom(id, run));
         let record = match &keeper {
             Ok(keeper) => match keeper.ended().await {
@@ -409,6 +402,29 @@ impl Runtime {
         tokio::task::spawn_blocking(move || remove_tree(&self.paths.container(id))).await?
     }
 
+    /// Remove what no definition owns: runs that are not in `runs`, files of containers that are not in `ids`. What an
+    /// earlier wharfd began when it was killed ends here.
+    pub fn sweep(&self, ids: &HashSet<String>, runs: &HashSet<String>) -> anyhow::Result<()> {
+        let cgroups = stats::CgroupMode::current().directories(&self.paths.cgroup_root).unwrap_or_default();
+        let mut found: HashSet<String> = names(&self.paths.runtime.join("containers"))?.into_iter().collect();
+        for directory in cgroups {
+            let is_run = |name: &String| name.split_once('.').is_some_and(|(id, _)| id.parse::<Id>().is_ok());
+            found.extend(names(&directory).unwrap_or_default().into_iter().filter(is_run));
+        }
+        for run in found.difference(runs) {
+            tracing::info!(%run, "a run that nobody owns, removing it");
+            let cgroup = format!("{}/{run}", self.paths.cgroup_root);
+            self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
+            remove_tree(&self.paths.runtime.join("containers").join(run))?;
+        }
+        let containers = self.paths.state.join("containers");
+        for id in names(&containers)?.iter().filter(|id| !ids.contains(*id)) {
+            tracing::info!(container = %id, "files that nobody owns, removing them");
+            remove_tree(&containers.join(id))?;
+        }
+        Ok(())
+    }
+
     /// After a restart of wharfd: what became of the run that was saved?
     pub async fn observe(&self, id: Id, run: Option<Run>) -> (Observed, Option<Found>) {
         let nothing = (Observed::Nothing { at: clock::stamp() }, None);
@@ -465,7 +481,7 @@ impl Runtime {
     /// Take over a run that was found alive.
     pub async fn adopt(self: Arc<Self>, id: Id, found: Found) {
         let pidfd = Arc::new(found.pidfd);
-        self.enter(id, found.run, pidfd.clone());
+        self.enter(id, found.run, pidfd.clone(), Vec::new());
         self.watch(id, found.run, found.keeper, pidfd).await;
     }
 }
@@ -575,6 +591,19 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// What is in a directory of ours.
+fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    Ok(names)
 }
 
 /// Remove a directory of ours with all that containers have put in it. `remove_dir_all` follows no symbolic link.

@@ -91,9 +91,7 @@ impl Saved {
                 core::Phase::Canceling { run, kill_at } => {
                     Phase::Canceling { run: run.0, kill_at: kill_at.0 }
                 }
-                core::Phase::Running { process } => {
-                    Phase::Running { run: process.run.0, pid: process.pid }
-                }
+                core::Phase::Running { process } => Phase::Running { run: process.run.0, pid: process.pid },
                 core::Phase::Stopping { process, kill_at } => {
                     Phase::Stopping { run: process.run.0, pid: process.pid, kill_at: kill_at.0 }
                 }
@@ -244,8 +242,7 @@ mod tests {
             core::Phase::Ended { run: Run(2), ending: failed },
             core::Phase::Removing,
         ] {
-            for goal in
-                [core::Goal::Up { run: Run(2), paused: true }, core::Goal::Down, core::Goal::Removed]
+            for goal in [core::Goal::Up { run: Run(2), paused: true }, core::Goal::Down, core::Goal::Removed]
             {
                 let saved = core::Saved { goal, phase: phase.clone(), started: Some(at) };
                 assert_eq!(round_trip(&saved), saved);

@@ -47,7 +47,9 @@ impl Store {
         database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version > SCHEMA {
-            bail!("written by a later wharfd (schema {version}, known up to {SCHEMA}): install that version again");
+            bail!(
+                "written by a later wharfd (schema {version}, known up to {SCHEMA}): install that version again"
+            );
         }
         if version < 1 {
             database.execute_batch(
@@ -84,8 +86,7 @@ impl Store {
 
     /// The ranges of ids that belong to containers, by their first id.
     pub fn ranges(&self) -> anyhow::Result<BTreeSet<u32>> {
-        let mut query =
-            self.database.prepare("SELECT first_id FROM container WHERE first_id IS NOT NULL")?;
+        let mut query = self.database.prepare("SELECT first_id FROM container WHERE first_id IS NOT NULL")?;
         let rows = query.query_map([], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

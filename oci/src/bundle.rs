@@ -94,7 +94,8 @@ pub fn build(config: &Config, image: Option<&ImageConfig>, host: &Host) -> Resul
     let mut warnings = Vec::new();
     let hostname = process::hostname(config)?;
     let granted = capabilities::granted(&config.security, host)?;
-    let process = process::process(config, image, &hostname, &granted, &mut warnings)?;
+    let mut process = process::process(config, image, &hostname, &granted, &mut warnings)?;
+    process.fit_open_files(&config.ulimits, host.open_files);
     let stop_signal = process::stop_signal(config, image)?;
     let mounts = mounts::mounts(config, &mut warnings)?;
     let hidden = hidden::paths(config, host)?;

@@ -15,6 +15,8 @@ pub struct Host {
     pub last_capability: u32,
     /// How cgroups are mounted.
     pub cgroups: CgroupMode,
+    /// The most open files that a process can have here without a right to more.
+    pub open_files: u64,
     /// Paths with a number per CPU that are to be hidden.
     pub thermal_throttle: Vec<String>,
 }
@@ -36,6 +38,9 @@ impl Host {
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(40),
             cgroups: CgroupMode::detect(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .maximum
+                .unwrap_or(u64::MAX),
             thermal_throttle: thermal_throttle(Path::new("/sys/devices/system/cpu")),
         }
     }
@@ -48,6 +53,7 @@ impl Host {
             memory_nodes: CpuList(vec![(0, 0)]),
             last_capability: 40,
             cgroups: CgroupMode::Unified { root: "/sys/fs/cgroup".into() },
+            open_files: 1 << 20,
             thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         }
     }

@@ -68,6 +68,21 @@ pub(super) fn process(
 }
 
 impl Process {
+    /// Lower the default limit of open files to what this host gives. What the user asked for is left as it is: if
+    /// it cannot be had, the creator says so.
+    pub(super) fn fit_open_files(&mut self, ulimits: &[Ulimit], most: u64) {
+        let asked = |limit: &Ulimit| limit.name.to_ascii_lowercase().trim_start_matches("rlimit_") == "nofile";
+        if ulimits.iter().any(asked) {
+            return;
+        }
+        for (name, soft, hard) in &mut self.rlimits {
+            if name == "RLIMIT_NOFILE" {
+                *hard = (*hard).min(most);
+                *soft = (*soft).min(*hard);
+            }
+        }
+    }
+
     /// One more process beside this one: the same rights, its own command.
     pub fn exec(&self, exec: &ExecConfig, id_map: Option<IdMap>) -> Result<Self, Invalid> {
         let args = checked_args("command", &exec.command)?;
@@ -283,6 +298,12 @@ impl Env {
             }
             if let Some((problem, fix)) = value_problem(key, value) {
                 return Err(Invalid::new(format!("env.{key}"), value, problem, fix));
+            }
+            // From a user it is nearly always an accident of quoting, and programs that write variables into files by
+            // line are fooled by it; an image that has one was built so.
+            if value.contains('\n') {
+                let fix = "put a value of several lines into a file and mount that (volumes)";
+                return Err(Invalid::new(format!("env.{key}"), value, "contains a newline", fix));
             }
             self.set(key, value);
         }
@@ -588,12 +609,12 @@ mod tests {
     #[test]
     fn environment_is_images_then_users_and_nothing_of_ours() {
         let image = image(json!({ "Env": ["PATH=/bin", "A=1", "B=2=3", "EMPTY="] }));
-        let env = vec![("A".into(), "9".into()), ("C".into(), "line\nline".into())];
+        let env = vec![("A".into(), "9".into()), ("C".into(), "tab\ttab".into())];
         let config = Config { env, ..config() };
         let (process, warnings) = built(&config, Some(&image)).unwrap();
         assert_eq!(
             process.env,
-            ["PATH=/bin", "HOSTNAME=0123456789ab", "A=9", "B=2=3", "EMPTY=", "C=line\nline"]
+            ["PATH=/bin", "HOSTNAME=0123456789ab", "A=9", "B=2=3", "EMPTY=", "C=tab\ttab"]
         );
         assert_eq!(warnings, Vec::<String>::new());
         let size = TerminalSize { rows: 24, columns: 80 };
@@ -631,6 +652,7 @@ mod tests {
         let long = "x".repeat(1 << 20);
         for (key, value, field) in [
             ("", "x", "env"),
+            ("C", "line\nline", "env.C"),
             ("A=B", "x", "env"),
             ("A\0", "x", "env"),
             ("A\nB", "x", "env"),
