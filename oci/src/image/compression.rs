@@ -35,6 +35,20 @@ impl Compression {
         }
     }
 
+    /// Compressions that are not read, by the first bytes of a stream: better named than called damaged.
+    pub fn unsupported(start: &[u8]) -> Option<io::Error> {
+        let name = match start {
+            [0xfd, b'7', b'z', b'X', ..] => "xz",
+            [b'B', b'Z', b'h', ..] => "bzip2",
+            [0x04, 0x22, 0x4d, 0x18, ..] => "lz4",
+            [b'P', b'K', 0x03, 0x04, ..] => "zip",
+            _ => return None,
+        };
+        let message =
+            format!("it is compressed with {name}, which is not supported; use gzip, zstd or nothing");
+        Some(io::Error::new(io::ErrorKind::Unsupported, message))
+    }
+
     /// As in the suffix of a media type.
     pub fn name(self) -> &'static str {
         match self {
@@ -70,6 +84,9 @@ impl<R: Read> Decompressor<R> {
         // A pipe may give fewer bytes than asked for at first.
         let mut start = Vec::with_capacity(4);
         input.by_ref().take(4).read_to_end(&mut start)?;
+        if let Some(error) = Compression::unsupported(&start) {
+            return Err(error);
+        }
         let compression = Compression::detect(&start);
         let input = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(input));
         Ok(match compression {

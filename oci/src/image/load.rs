@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use oci_spec::image::ImageConfiguration;
 use rustix::fs::{Mode, OFlags};
 
+use super::archive::ArchiveError;
 use super::compression::{Compression, Decompressor};
 use super::digest::{Algorithm, Digest, Digester, ImageId};
 use super::document::{self, Descriptor, DocumentError, Index, Manifest, Platform, Target};
@@ -221,14 +222,24 @@ impl LoadError {
             | LoadError::Reserved(_)
             | LoadError::Several(_)
             | LoadError::Limit { .. } => true,
-            LoadError::Source(error) => !matches!(error, SourceError::Io { .. }),
-            LoadError::Layer { source, .. } => !matches!(source, UnpackError::Write { .. }),
+            LoadError::Source(SourceError::Io { source, .. }) => is_content(source),
+            LoadError::Source(_) => true,
+            LoadError::Layer { source: UnpackError::Write { .. }, .. } => false,
+            LoadError::Layer { source: UnpackError::Archive(ArchiveError::Read(source)), .. } => {
+                is_content(source)
+            }
+            LoadError::Layer { .. } => true,
             LoadError::StorageFull { .. }
             | LoadError::Cancelled
             | LoadError::Io { .. }
             | LoadError::Store(_) => false,
         }
     }
+}
+
+/// Errors of the kernel have a number; those of decompressors and limits have not.
+fn is_content(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -376,13 +387,13 @@ impl Loader<'_> {
         });
         self.needed += taken;
         let mut source = opened.map_err(|error| match error {
-            SourceError::Archive(super::archive::ArchiveError::Invalid { offset: 0, reason }) => {
+            SourceError::Archive(ArchiveError::Invalid { offset: 0, reason }) => {
                 LoadError::NotAnImage(format!("this is no tar archive ({reason})"))
             }
             other => other.into(),
         })?;
         if let Some(name) = &self.options.source {
-            source.stem = Some(name.clone());
+            source.stem = super::source::stem_of(Path::new(name));
         }
         let limit = self.limits.document_bytes;
         if let Some(bytes) = source.document("index.json", limit)? {
@@ -802,8 +813,8 @@ impl Loader<'_> {
             layers: input.layers,
             digest: input.path.clone(),
             source: match source.kind() {
-                io::ErrorKind::UnexpectedEof => super::archive::ArchiveError::Truncated("in compressed data"),
-                _ => super::archive::ArchiveError::Read(source),
+                io::ErrorKind::UnexpectedEof => ArchiveError::Truncated("in compressed data"),
+                _ => ArchiveError::Read(source),
             }
             .into(),
         };

@@ -4,6 +4,7 @@
 //! are put into the store's staging directory as they come, hashed on the way: a blob may stand before the
 //! document that says whether it is needed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -140,8 +141,10 @@ impl Source {
                 index(&file, start, meta.len(), limits)?
             }
             Some(_) | None => {
-                let input = Decompressor::new(&file).map_err(|e| io_error("reading the archive", e))?;
-                take_out(input, spool, limits, progress)?
+                let read = Cell::new(0);
+                let counted = Counted { input: &file, count: &read };
+                let input = Decompressor::new(counted).map_err(|e| io_error("reading the archive", e))?;
+                take_out(input, &read, spool, limits, progress)?
             }
         };
         Ok(Source { kind: SourceKind::Archive { file, members }, stem })
@@ -191,6 +194,9 @@ impl Source {
 fn detect(file: &File, at: u64) -> Result<Compression, SourceError> {
     let mut start = [0; 4];
     let count = file.read_at(&mut start, at).map_err(|e| io_error("reading the archive", e))?;
+    if let Some(error) = Compression::unsupported(&start[..count]) {
+        return Err(io_error("reading the archive", error));
+    }
     Ok(Compression::detect(&start[..count]))
 }
 
@@ -219,9 +225,24 @@ fn index(file: &File, at: u64, end: u64, limits: &Limits) -> Result<HashMap<Stri
     Ok(members)
 }
 
-/// Take every file out of an archive that can be read once only.
+/// Counts what is read through it.
+struct Counted<'a> {
+    input: &'a File,
+    count: &'a Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buf)?;
+        self.count.set(self.count.get() + count as u64);
+        Ok(count)
+    }
+}
+
+/// Take every file out of an archive that can be read once only. `read` counts its bytes as they come in.
 fn take_out(
     input: impl Read,
+    read: &Cell<u64>,
     spool: &Path,
     limits: &Limits,
     progress: &mut dyn FnMut(u64) -> io::Result<()>,
@@ -230,6 +251,7 @@ fn take_out(
     let mut members = HashMap::new();
     let mut count = 0;
     let mut total = 0;
+    let mut written = 0;
     let mut buffer = vec![0; 256 << 10];
     while let Some(member) = archive.next_member()? {
         count += 1;
@@ -249,6 +271,11 @@ fn take_out(
                     let n = archive.read_data(&mut buffer)?;
                     if n == 0 {
                         break;
+                    }
+                    written += n as u64;
+                    if written > limits.ratio_from && written / limits.ratio > read.get() {
+                        let what = "times its compressed size";
+                        return Err(SourceError::Limit { what, limit: limits.ratio });
                     }
                     digester.update(&buffer[..n]);
                     file.write_all(&buffer[..n]).map_err(writing)?;
@@ -333,7 +360,12 @@ fn stem(fd: &impl AsFd) -> Option<String> {
     use std::os::fd::AsRawFd;
     let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())).ok()?;
     // Pipes and the like read as `pipe:[1234]`.
-    let name = path.is_absolute().then(|| path.file_name()?.to_str()).flatten()?;
+    if path.is_absolute() { stem_of(&path) } else { None }
+}
+
+/// A file's name without what says that it is an archive.
+pub(super) fn stem_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
     let endings = [".gz", ".zst", ".tgz", ".tzst", ".tar", ".oci", ".docker"];
     let mut stem = name;
     while let Some(rest) = endings.iter().find_map(|ending| stem.strip_suffix(ending)) {

@@ -398,9 +398,7 @@ impl Store {
                 removed.deleted.push(entry.id);
             }
         }
-        if !removed.deleted.is_empty() {
-            self.collect()?;
-        }
+        self.collect()?;
         Ok(removed)
     }
 

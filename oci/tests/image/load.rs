@@ -373,6 +373,8 @@ fn what_is_wrong_with_a_source_is_said_and_nothing_is_kept() {
         load_bytes(&store, &Tape::of([Entry::file("a", "b")])),
         "neither an oci-layout",
     );
+    wrong("an xz", load_bytes(&store, b"\xfd7zXZ\0\0\x04"), "compressed with xz");
+    wrong("a layer in bzip2", image(compressed(b"BZh91AY&SY".to_vec())), "compressed with bzip2");
     wrong("half a header", load_bytes(&store, &good[..1500]), "truncated");
     wrong("half a file", load_bytes(&store, &good[..2000]), "truncated");
     wrong("half a gzip", load_bytes(&store, &gzip(&good)[..200]), "truncated");
@@ -805,6 +807,11 @@ fn bombs_are_refused_by_ratio_and_size() {
     let store = Store::open_with(dir.path(), limits).unwrap();
     let zeros = Tape::of([Entry::file("zeros", vec![0; 16 << 20])]);
     let error = load_bytes(&store, &docker_archive(&zeros, &gzip(&zeros), &["bomb"])).unwrap_err();
+    assert!(chain(&error).contains("100 times its compressed size"), "{}", chain(&error));
+    assert!(error.is_bad_image());
+    assert_empty(&store);
+    // The whole archive as a bomb.
+    let error = load_bytes(&store, &gzip(&docker_archive(&zeros, &zeros, &["bomb"]))).unwrap_err();
     assert!(chain(&error).contains("100 times its compressed size"), "{}", chain(&error));
     assert_empty(&store);
     let limits = Limits { bytes: 1 << 20, layers: 1, ..Limits::default() };
