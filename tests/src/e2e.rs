@@ -37,12 +37,13 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the project")
 }
 
-/// A name that nothing else on this machine has; it marks directories, cgroups and processes of a test.
+/// A name that nothing else on this machine has, and that no other begins with; it marks directories, cgroups and
+/// processes of a test.
 fn unique_name() -> String {
     static NUMBER: AtomicUsize = AtomicUsize::new(1);
     let run = std::env::var("WHARF_TEST_RUN").unwrap_or_else(|_| "local".to_owned());
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("wharf-e2e-{run}-{}-{number}", std::process::id())
+    format!("wharf-e2e-{run}-{}-{number:04}", std::process::id())
 }
 
 /// A daemon and everything it has. Dropped: containers removed, daemon ended, and the test fails if anything is
