@@ -2,7 +2,7 @@
 //!
 //! It serves HTTP and can be told, by arguments or over HTTP, to behave in every way a supervisor has to deal
 //! with: exit, crash, hang, leak memory, burn CPU, print, fork. It depends on nothing but the kernel, so its image
-//! is a few hundred kilobytes and needs no shell and no libraries. It is written to run as pid 1.
+//! is small and needs no shell and no libraries. It is written to run as pid 1.
 
 // The whole point of most commands is what they print.
 #![allow(clippy::print_stdout)]

@@ -1,6 +1,6 @@
 //! Images: what they are called, how they come in, and where they are kept.
 //!
-//! - [`reference`]: names such as `docker.io/library/busybox:latest`; [`digest`]: content addresses.
+//! - [`mod@reference`]: names such as `docker.io/library/busybox:latest`; [`digest`]: content addresses.
 //! - [`store`]: the content-addressed store, itself a valid OCI image layout, plus the unpacked layers.
 //! - [`load`]: OCI layouts and docker archives into the store. [`source`] is what such an input is made of.
 //! - [`archive`]: the tar format, strictly. [`layer`]: one layer's tar onto the disk, as an overlay lower

@@ -233,9 +233,20 @@ struct Counted<'a> {
 
 impl Read for Counted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buf)?;
-        self.count.set(self.count.get() + count as u64);
-        Ok(count)
+        loop {
+            match self.input.read(buf) {
+                Ok(count) => {
+                    self.count.set(self.count.get() + count as u64);
+                    return Ok(count);
+                }
+                // The caller's pipe may be non-blocking, and its flags are the caller's as well.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    use rustix::event::{PollFd, PollFlags, poll};
+                    poll(&mut [PollFd::new(self.input, PollFlags::IN)], None)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

@@ -241,6 +241,7 @@ fn an_archive_through_a_pipe_is_loaded_like_a_file() {
             .unwrap()
             .stdout;
         let (reader, writer) = std::io::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
         let feeder = std::thread::spawn(move || {
             let mut writer = writer;
             let (start, rest) = bytes.split_at(10);
