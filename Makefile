@@ -4,7 +4,7 @@
 # make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
 # make bench      side by side with crun; results in docs/results/
 # make soak       start and remove containers for SOAK_MINUTES and look for what is left behind
-# make fuzz       the property tests, with FUZZ_CASES cases each
+# make fuzz       property tests with FUZZ_CASES cases each, simulated hosts with FUZZ_SEEDS seeds
 #
 # Every target installs what it needs and does not find (scripts/need; Debian and Ubuntu).
 
@@ -23,7 +23,8 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSDIR ?= $(if $(filter /usr,$(PREFIX)),$(PREFIX)/share/dbus-1/system.d,$(SYSCONFDIR)/dbus-1/system.d)
 MANDIR ?= $(PREFIX)/share/man/man1
 SOAK_MINUTES ?= 5
-FUZZ_CASES ?= 20000
+FUZZ_CASES ?= 100000
+FUZZ_SEEDS ?= 1000000
 BENCH_ROUNDS ?= 40
 # e2e tests mostly wait for the kernel, so more of them than there are processors run at a time.
 E2E_THREADS ?= 4
@@ -82,4 +83,5 @@ soak: release
 
 fuzz:
 	@scripts/need build
-	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --locked --release -p wharf-supervisor -p wharf-oci -p wharf-tests --lib --test simulation
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --locked --release -p wharf-oci --lib
+	WHARF_SIM_SEEDS=$(FUZZ_SEEDS) $(CARGO) test --locked --release -p wharf-tests --test simulation
