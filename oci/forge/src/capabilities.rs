@@ -87,11 +87,12 @@ pub fn bound(mask: u64) -> io::Result<()> {
         // SAFETY: prctl with plain numbers.
         match unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) } {
             0 => {}
-            // SAFETY: likewise.
-            1 => match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } {
-                -1 => return Err(io::Error::last_os_error()),
-                _ => {}
-            },
+            1 => {
+                // SAFETY: likewise.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == -1 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
             // The kernel knows no further ones.
             _ => break,
         }

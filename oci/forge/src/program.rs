@@ -76,7 +76,7 @@ impl Program {
             Some(_) | None => return Err(invalid("the command is empty; name a program to run".into())),
         };
         for entry in env {
-            if !entry.split_once('=').is_some_and(|(key, _)| !key.is_empty()) {
+            if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
                 return Err(invalid(format!("environment entry {entry:?} is not KEY=value")));
             }
         }
