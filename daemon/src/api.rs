@@ -167,7 +167,10 @@ impl Api {
         let Some(wanted) = granted.run else { return Ok(()) };
         let Some(mut watch) = self.views.watch(id) else { return Ok(()) };
         let outcome = watch
-            .wait_for(|view| view.run > wanted || (view.run == wanted && view.state != "starting"))
+            .wait_for(|view| {
+                let over = matches!(view.state, "created" | "exited" | "failed" | "removing");
+                view.run > wanted || (view.run == wanted && (view.pid != 0 || over))
+            })
             .await
             .map(|view| view.clone());
         // The container may be gone already (`remove`): then the last snapshot tells how it went.

@@ -21,7 +21,8 @@ const STOP_TIMEOUT: f64 = 10.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Definition {
-    version: u32,
+    /// Of the format.
+    pub version: u32,
     /// What was asked for, with its name.
     pub spec: Spec,
     /// The id of the image; the name may point to another one later.
