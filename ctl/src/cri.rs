@@ -1,5 +1,7 @@
 //! Log lines in the CRI format, `<time> stdout|stderr F|P <text>`, back to what the container wrote.
 
+use std::cmp::Ordering;
+
 /// Puts the pieces of long lines together again and leads each stream to where it belongs.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -7,6 +9,17 @@ pub struct Decoder {
     rest: Vec<u8>,
     /// A line of stdout, of stderr, has begun and not ended.
     unfinished: [bool; 2],
+    last: Position,
+    /// Up to here everything was handed out before.
+    resumed_from: Option<Position>,
+}
+
+/// How far a log was read: the time of the last piece, and how many pieces have this same time, since the keeper
+/// stamps all that it reads at once alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Position {
+    time: Vec<u8>,
+    pieces: u64,
 }
 
 /// Which stream a line was written to.
@@ -22,6 +35,17 @@ impl Decoder {
     /// With `timestamps` in front of the lines, or without.
     pub fn new(timestamps: bool) -> Self {
         Self { timestamps, ..Self::default() }
+    }
+
+    /// The source broke off and a new one follows, from [`Self::last_time`] on: pass over what was handed out.
+    pub fn resume(&mut self) {
+        self.rest.clear();
+        self.resumed_from = Some(std::mem::take(&mut self.last)).filter(|position| position.pieces > 0);
+    }
+
+    /// When the last piece was written; empty before the first.
+    pub fn last_time(&self) -> &str {
+        std::str::from_utf8(&self.last.time).unwrap_or_default()
     }
 
     /// Take in a piece of the log; hands out text by stream. The last, incomplete line waits for its end.
@@ -62,6 +86,22 @@ impl Decoder {
             emit(Stream::Stdout, b"\n");
             return;
         };
+        if self.last.time != time {
+            self.last = Position { time: time.to_vec(), pieces: 0 };
+        }
+        self.last.pieces += 1;
+        if let Some(position) = &self.resumed_from {
+            // Times of one log are all of one form, so they compare as text.
+            let is_known = match self.last.time.cmp(&position.time) {
+                Ordering::Less => true,
+                Ordering::Equal => self.last.pieces <= position.pieces,
+                Ordering::Greater => false,
+            };
+            if is_known {
+                return;
+            }
+            self.resumed_from = None;
+        }
         let unfinished = &mut self.unfinished[match stream {
             Stream::Stdout => 0,
             Stream::Stderr => 1,
@@ -134,6 +174,22 @@ mod tests {
         }
         let single: Vec<&[u8]> = LOG.chunks(1).collect();
         assert_eq!(decode(&single, false), decode(&[LOG], false));
+    }
+
+    #[test]
+    fn resumed_log_repeats_nothing_and_loses_nothing() {
+        let log = b"t1 stdout F a\nt2 stdout F b\nt2 stdout F c\nt2 stdout P d\nt3 stdout F e\n";
+        for at in 0..log.len() {
+            let mut decoder = Decoder::default();
+            let mut out = Vec::new();
+            decoder.feed(&log[..at], |_, bytes| out.extend_from_slice(bytes));
+            let since = decoder.last_time().to_owned();
+            decoder.resume();
+            let from =
+                if since.is_empty() { 0 } else { (usize::from(since.as_bytes()[1] - b'1') * 14).min(14) };
+            decoder.feed(&log[from..], |_, bytes| out.extend_from_slice(bytes));
+            assert_eq!(String::from_utf8(out).unwrap(), "a\nb\nc\nde\n", "{at}");
+        }
     }
 
     #[test]

@@ -79,7 +79,11 @@ pub fn message(error: &anyhow::Error) -> String {
             parts.push(transport_message(bus));
             break;
         }
-        let text = cause.to_string();
+        let mut text = cause.to_string();
+        // The number says nothing that the words did not.
+        if let Some(at) = text.rfind(" (os error ") {
+            text.truncate(at);
+        }
         if parts.last() != Some(&text) {
             parts.push(text);
         }

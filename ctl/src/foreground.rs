@@ -7,6 +7,7 @@
 use crate::connection::{Client, Signals};
 use crate::failure::{self, StdoutClosed};
 use crate::output;
+use crate::record::SHORT_ID;
 use crate::relay::{self, Output, Report};
 use crate::terminal::{self, DetachKeys};
 use anyhow::{Context, anyhow, bail};
@@ -29,10 +30,11 @@ const TERM: i32 = 15;
 /// After so many attempts to end it, ctl leaves a container that does not listen, as docker does.
 const PATIENCE: u32 = 3;
 
-/// How long a daemon that has gone may take to come back once all output is written. A package upgrade
+/// How long a daemon that has gone may take to come back once there is nothing else to do. A package upgrade
 /// restarts it within a second or two.
-const RETURN: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_millis(200);
+pub const RETURN: Duration = Duration::from_secs(10);
+/// How often it is tried.
+pub const RETRY: Duration = Duration::from_millis(200);
 
 /// The grace that a container has when the reader of its output has gone. A program of the host would be ended
 /// at once by SIGPIPE; pid 1 of a container ignores that.
@@ -144,6 +146,8 @@ pub struct Foreground {
     pub sig_proxy: bool,
     /// It runs for this ctl: when the reader of its output goes away, it ends too.
     pub ours: bool,
+    /// Its daemon does too: when ctl leaves, it is removed.
+    pub private: bool,
 }
 
 impl Foreground {
@@ -189,7 +193,12 @@ impl Foreground {
                         open -= 1;
                         broken = Some(error);
                     }
-                    Report::Detach => return Ok(Ending::Detached),
+                    Report::Detach => {
+                        terminal::restore();
+                        let name = &self.id[..SHORT_ID.min(self.id.len())];
+                        output::say_below(&format!("detached; it goes on, and `ctl attach {name}` comes back to it"));
+                        return Ok(Ending::Detached);
+                    }
                 },
                 result = &mut exit, if code.is_none() => {
                     code = Some(result.unwrap_or_else(|error| Err(anyhow!("waiting for the exit: {error}"))));
@@ -202,10 +211,7 @@ impl Foreground {
                         asked_to_end += 1;
                     }
                     if asked_to_end >= PATIENCE {
-                        output::say(&format!(
-                            "it was asked {PATIENCE} times to end and still runs; leaving it\n  `ctl kill {}` ends it",
-                            &self.id[..12.min(self.id.len())]
-                        ));
+                        output::say(&self.impatience());
                         return Ok(Ending::Left(number));
                     }
                     tokio::spawn(pass_on(self.client.clone(), self.container.clone(), self.id.clone(), number));
@@ -220,6 +226,15 @@ impl Foreground {
             if open == 0 {
                 all_written.send_replace(true);
             }
+        }
+    }
+
+    fn impatience(&self) -> String {
+        let asked = format!("it was asked {PATIENCE} times to end and still runs");
+        if self.private {
+            format!("{asked}; killing it")
+        } else {
+            format!("{asked}; leaving it\n  `ctl kill {}` ends it", &self.id[..SHORT_ID.min(self.id.len())])
         }
     }
 
@@ -281,6 +296,14 @@ fn has_ended(error: &anyhow::Error) -> bool {
         Some(error) => failure::is_gone(error),
         None => false,
     }
+}
+
+/// The exit code of a container, when it has ended, however long the daemon may be away meanwhile.
+pub async fn wait(client: Client, container: ContainerProxy<'static>) -> anyhow::Result<i32> {
+    let id = container.id().await?;
+    let exits = Exits::watch(&client).await?;
+    let (_nothing_to_copy, ended) = watch::channel(true);
+    exit_code(client, container, id, exits, ended).await
 }
 
 /// The exit code of a container, whatever becomes of the daemon and of the container's object meanwhile.

@@ -24,6 +24,11 @@ pub fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "ctl: {text}");
 }
 
+/// The same where the cursor may stand behind a prompt of the container.
+pub fn say_below(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "\nctl: {text}");
+}
+
 /// Is standard output a terminal?
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()

@@ -18,6 +18,7 @@ use wharf_bus::types::RemoveOptions;
 /// A cold start on a slow machine takes some seconds; the embedded image is written to the store.
 const START: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
+const CGROUP_ATTEMPTS: u32 = 100;
 /// It has nothing left to do but to end its forge.
 const END: Duration = Duration::from_secs(10);
 
@@ -43,8 +44,8 @@ struct Directories {
 }
 
 impl Standalone {
-    /// Start one, and return when it can be talked to.
-    pub async fn start() -> anyhow::Result<Self> {
+    /// Start one.
+    pub fn start() -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("--standalone needs root, as wharfd does; try `sudo ctl run --standalone …`");
         }
@@ -53,7 +54,8 @@ impl Standalone {
         let id = std::process::id();
         let config = directories.runtime.join("wharf.toml");
         let text = format!(
-            "cgroup_root = \"/wharf-standalone-{id}\"\n[bus]\nsystem = false\n[metrics]\nsocket = false\n[ids]\nstart = {}\nranges = 1\n",
+            "cgroup_root = \"/{}\"\n[bus]\nsystem = false\n[metrics]\nsocket = false\n[ids]\nstart = {}\nranges = 1\n",
+            name(),
             FIRST_ID + id % RANGES * RANGE
         );
         std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
@@ -76,9 +78,7 @@ impl Standalone {
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
         let socket = directories.runtime.join("private");
-        let mut standalone = Self { daemon, directories, socket };
-        standalone.until_ready().await?;
-        Ok(standalone)
+        Ok(Self { daemon, directories, socket })
     }
 
     /// Where it listens.
@@ -86,7 +86,8 @@ impl Standalone {
         &self.socket
     }
 
-    async fn until_ready(&mut self) -> anyhow::Result<()> {
+    /// Return when it can be talked to.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
             if let Some(status) = self.daemon.try_wait().context("waiting for wharfd")? {
@@ -110,9 +111,12 @@ impl Standalone {
 
     /// End it, and the container if it is still there.
     pub async fn finish(mut self) -> anyhow::Result<()> {
-        if let Err(error) = self.remove_containers().await {
+        if self.socket.exists()
+            && let Err(error) = self.remove_containers().await
+        {
             output::say(&format!("ending the private wharfd: {}", crate::failure::message(&error)));
         }
+        // None if it has ended, and was waited for, already.
         if let Some(pid) = self.daemon.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
             // Our own child that nobody has waited for yet: the number is still its own.
             kill_process(pid, Signal::TERM).context("ending the private wharfd")?;
@@ -121,6 +125,7 @@ impl Standalone {
             output::say(&format!("the private wharfd did not end within {} s and is killed", END.as_secs()));
             self.daemon.kill().await.context("killing the private wharfd")?;
         }
+        remove_cgroups(Path::new("/sys/fs/cgroup"));
         Ok(())
     }
 
@@ -143,7 +148,7 @@ impl Standalone {
 
 impl Directories {
     fn make() -> anyhow::Result<Self> {
-        let name = format!("wharf-standalone-{}", std::process::id());
+        let name = name();
         let runtime = make_in(&["/run".into(), std::env::temp_dir()], &name)?;
         match make_in(&["/var/lib".into(), std::env::temp_dir()], &format!("{name}-state")) {
             Ok(state) => Ok(Self { runtime, state }),
@@ -166,6 +171,48 @@ impl Drop for Directories {
             if let Err(error) = std::fs::remove_dir_all(directory) {
                 output::say(&format!("{} is left behind: {error}", directory.display()));
             }
+        }
+    }
+}
+
+/// Of its directories and its cgroup.
+fn name() -> String {
+    format!("wharf-standalone-{}", std::process::id())
+}
+
+/// The cgroup that its containers were in, in each hierarchy; empty by now. A kernel that still counts a dead
+/// process there needs a moment.
+fn remove_cgroups(mounts: &Path) {
+    let hierarchies = std::fs::read_dir(mounts).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([mounts.to_owned()]) {
+        let cgroup = hierarchy.join(name());
+        // Controllers that are mounted together have a second name: a symbolic link, done already.
+        if !cgroup.is_dir() {
+            continue;
+        }
+        if let Err(error) = remove_tree(&cgroup) {
+            output::say(&format!("the cgroup {} is left behind: {error}", cgroup.display()));
+        }
+    }
+}
+
+/// Files of a cgroup cannot be removed, and need not be.
+fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    let mut left = CGROUP_ATTEMPTS;
+    loop {
+        match std::fs::remove_dir(cgroup) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && left > 0 => {
+                left -= 1;
+                std::thread::sleep(LOOK);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            result => return result,
         }
     }
 }

@@ -59,6 +59,11 @@ pub fn restore_on_panic() {
 pub struct DetachKeys(Vec<u8>);
 
 impl DetachKeys {
+    /// None: every key is the container's.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// `ctrl-p,ctrl-q`, `a`, …; empty switches it off.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |key: &str| {
@@ -67,7 +72,7 @@ impl DetachKeys {
             )
         };
         if text.is_empty() {
-            return Ok(Self(Vec::new()));
+            return Ok(Self::none());
         }
         let mut keys = Vec::new();
         for key in text.split(',') {

@@ -63,6 +63,7 @@ impl Arguments {
             detach_keys: self.detach_keys,
             sig_proxy: self.sig_proxy,
             ours: false,
+            private: false,
         };
         Ok(foreground.attend(&mut caught).await?.code())
     }

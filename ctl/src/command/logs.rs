@@ -2,14 +2,19 @@
 
 use crate::connection::Client;
 use crate::cri::{Decoder, Stream};
-use crate::failure::StdoutClosed;
+use crate::failure::{self, StdoutClosed};
+use crate::foreground::{RETRY, RETURN};
 use crate::moment;
 use crate::relay;
 use anyhow::Context;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use tokio::time::{Instant, sleep};
+use wharf_bus::proxy::ContainerProxy;
 use wharf_bus::types::LogOptions;
 
 const EXAMPLES: &str = "\
@@ -70,30 +75,67 @@ fn time(text: &str) -> Result<u64, String> {
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
-        let client = Client::connect(socket).await?;
-        let options =
+        let mut client = Client::connect(socket).await?;
+        let mut container = client.container(&self.container).await?;
+        let id = container.id().await?;
+        let mut options =
             LogOptions { follow: self.follow, tail: self.tail.0, since: self.since, until: self.until };
-        let pipe = client.container(&self.container).await?.logs(options).await?;
-        let source = File::from(std::os::fd::OwnedFd::from(pipe));
-        let timestamps = self.timestamps;
-        // In a thread of its own: the connection must be read on, or the daemon's signals would pile up.
-        tokio::task::spawn_blocking(move || show(source, timestamps)).await??;
-        Ok(0)
+        let mut decoder = Decoder::new(self.timestamps);
+        loop {
+            let source = File::from(OwnedFd::from(container.logs(options.clone()).await?));
+            // In a thread of its own: the connection must be read on, or the daemon's signals would pile up.
+            decoder = tokio::task::spawn_blocking(move || show(source, decoder)).await??;
+            if !self.follow || !is_lost(&container).await {
+                let mut sink = Sink::default();
+                decoder.finish(|stream, bytes| sink.add(stream, bytes));
+                sink.flush()?;
+                return Ok(0);
+            }
+            // The daemon is being replaced; the log goes on where it broke off.
+            client = reconnect(socket).await?;
+            container = match client.container(&id).await {
+                Ok(container) => container,
+                Err(error) if error.downcast_ref().is_some_and(failure::is_gone) => return Ok(0),
+                Err(error) => return Err(error),
+            };
+            if !decoder.last_time().is_empty() {
+                options.tail = None;
+                options.since = Some(moment::parse(decoder.last_time(), 0).map_err(anyhow::Error::msg)?);
+            }
+            decoder.resume();
+        }
     }
 }
 
-fn show(mut source: File, timestamps: bool) -> anyhow::Result<()> {
-    let mut decoder = Decoder::new(timestamps);
+/// Has the daemon gone, or just nothing more to say?
+async fn is_lost(container: &ContainerProxy<'_>) -> bool {
+    container.state().await.is_err_and(|error| failure::is_lost(&error.into()))
+}
+
+async fn reconnect(socket: &Path) -> anyhow::Result<Client> {
+    let deadline = Instant::now() + RETURN;
+    loop {
+        sleep(RETRY).await;
+        match Client::connect(socket).await {
+            Ok(client) => return Ok(client),
+            Err(_) if Instant::now() < deadline => {}
+            Err(error) => return Err(error.context("wharfd has gone while the log was followed")),
+        }
+    }
+}
+
+/// Show the log until its source ends. The decoder knows how far it came.
+fn show(mut source: File, mut decoder: Decoder) -> anyhow::Result<Decoder> {
     let mut sink = Sink::default();
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = match source.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(decoder),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let mut ready = [rustix::event::PollFd::new(&source, rustix::event::PollFlags::IN)];
-                rustix::event::poll(&mut ready, None).context("waiting for the log")?;
+                let mut ready = [PollFd::new(&source, PollFlags::IN)];
+                poll(&mut ready, None).context("waiting for the log")?;
                 continue;
             }
             Err(error) => return Err(error).context("reading the log"),
@@ -101,8 +143,6 @@ fn show(mut source: File, timestamps: bool) -> anyhow::Result<()> {
         decoder.feed(&buffer[..count], |stream, bytes| sink.add(stream, bytes));
         sink.flush()?;
     }
-    decoder.finish(|stream, bytes| sink.add(stream, bytes));
-    sink.flush()
 }
 
 /// Output in runs of one stream, so that a terminal shows both in the order in which they were written.

@@ -64,9 +64,11 @@ impl Arguments {
         let id_file = self.cidfile.as_deref().map(IdFile::create).transpose()?;
         let settings = Settings {
             detach: self.detach,
-            detach_keys: self.detach_keys,
+            // With a daemon that ends with ctl there is nowhere to leave it.
+            detach_keys: if self.standalone { DetachKeys::none() } else { self.detach_keys },
             sig_proxy: self.sig_proxy,
             interactive: self.container.interactive,
+            private: self.standalone,
         };
         let mut spec = self.container.spec()?;
         if settings.detach {
@@ -79,11 +81,18 @@ impl Arguments {
         }
         // Its daemon ends with it, so there is no later in which it could be looked at.
         spec.remove = true;
-        let standalone = tokio::select! {
-            started = Standalone::start() => started?,
-            number = caught.next() => return Ok(Ending::Left(number).code()),
+        let mut standalone = Standalone::start()?;
+        let ready = tokio::select! {
+            ready = standalone.ready() => ready,
+            number = caught.next() => {
+                standalone.finish().await?;
+                return Ok(Ending::Left(number).code());
+            }
         };
-        let result = settings.stay(standalone.socket(), &spec, id_file, &mut caught).await;
+        let result = match ready {
+            Ok(()) => settings.stay(standalone.socket(), &spec, id_file, &mut caught).await,
+            Err(error) => Err(error),
+        };
         terminal::restore();
         standalone.finish().await?;
         result
@@ -95,6 +104,7 @@ struct Settings {
     detach_keys: DetachKeys,
     sig_proxy: bool,
     interactive: bool,
+    private: bool,
 }
 
 impl Settings {
@@ -145,6 +155,7 @@ impl Settings {
             detach_keys: self.detach_keys,
             sig_proxy: self.sig_proxy,
             ours: true,
+            private: self.private,
         };
         Ok(foreground.attend(caught).await?.code())
     }

@@ -1,6 +1,7 @@
 //! `ctl wait`: wait for containers to end.
 
 use crate::connection::Client;
+use crate::foreground;
 use crate::several;
 use clap::Args;
 use std::path::Path;
@@ -22,7 +23,10 @@ impl Arguments {
         let client = Client::connect(socket).await?;
         several::for_each(&self.containers, |name| {
             let client = client.clone();
-            async move { Ok(client.container(&name).await?.wait().await?.to_string()) }
+            async move {
+                let container = client.container(&name).await?;
+                Ok(foreground::wait(client, container).await?.to_string())
+            }
         })
         .await
     }

@@ -10,6 +10,7 @@ use crate::template::Format;
 use clap::Args;
 use serde_json::Value;
 use std::path::Path;
+use wharf_bus::types::ImageInfo;
 
 const FILTERS: [&str; 2] = ["name", "id"];
 
@@ -46,11 +47,18 @@ impl Arguments {
         let mut images = client.manager().await?.list_images().await?;
         images.sort_by(|a, b| (&a.names, &a.id).cmp(&(&b.names, &b.id)));
         let now = moment::now();
-        let records: Vec<Value> = images
+        let mut records: Vec<Value> = images
             .iter()
-            .map(|image| record::image(image, now))
+            .flat_map(|image| match self.format {
+                Format::Json => vec![record::image(image, now)],
+                Format::Table | Format::Template(_) => each_name(image, now),
+            })
             .filter(|record| filters.admits(record))
             .collect();
+        if self.quiet {
+            records.sort_by(|a, b| record::text(a, "Id").cmp(record::text(b, "Id")));
+            records.dedup_by(|a, b| record::text(a, "Id") == record::text(b, "Id"));
+        }
         output::write(&self.show(&records)?)?;
         Ok(0)
     }
@@ -71,7 +79,15 @@ impl Arguments {
     }
 }
 
-/// A line for each name; an image without one has a line too.
+/// A record for each name; an image without one has a record too.
+fn each_name(image: &ImageInfo, now: u64) -> Vec<Value> {
+    if image.names.is_empty() {
+        return vec![record::image(image, now)];
+    }
+    let named = |name: &String| ImageInfo { names: vec![name.clone()], ..image.clone() };
+    image.names.iter().map(|name| record::image(&named(name), now)).collect()
+}
+
 fn table(records: &[Value], in_full: bool) -> Table {
     let mut table = Table::new(&[
         Column::Elastic("NAME"),
@@ -81,29 +97,18 @@ fn table(records: &[Value], in_full: bool) -> Table {
         Column::Left("PLATFORM"),
     ]);
     for record in records {
-        let names: Vec<&str> = record
-            .get("Names")
-            .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
         let id = record::text(record, "Id");
-        let rows: Vec<Cell> = if names.is_empty() {
-            vec![Cell::coloured("(no name)", Some(Colour::Dim))]
-        } else {
-            names
-                .iter()
-                .map(|name| if in_full { Cell::from(*name) } else { record::familiar(name).into() })
-                .collect()
-        };
-        for name in rows {
-            table.row([
-                name,
-                if in_full { id.into() } else { record::short_id(id).into() },
-                record::text(record, "Age").into(),
-                record::text(record, "Size").into(),
-                record::text(record, "Platform").into(),
-            ]);
-        }
+        table.row([
+            match record::text(record, "Name") {
+                "" => Cell::coloured("(no name)", Some(Colour::Dim)),
+                name if in_full => name.into(),
+                name => record::familiar(name).into(),
+            },
+            if in_full { id.into() } else { record::short_id(id).into() },
+            record::text(record, "Age").into(),
+            record::text(record, "Size").into(),
+            record::text(record, "Platform").into(),
+        ]);
     }
     table
 }
@@ -111,7 +116,6 @@ fn table(records: &[Value], in_full: bool) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wharf_bus::types::ImageInfo;
 
     #[test]
     fn every_name_has_a_line() {
@@ -123,7 +127,7 @@ mod tests {
             created: 1_000_000,
             platform: "linux/amd64".into(),
         };
-        let text = table(&[record::image(&info, 61_000_000)], false).render(None, false);
+        let text = table(&each_name(&info, 61_000_000), false).render(None, false);
         assert_eq!(
             text,
             "NAME             ID             AGE   SIZE   PLATFORM\n\
