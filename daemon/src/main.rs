@@ -127,7 +127,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
 
     let images = Arc::new(wharf_oci::image::Store::open(&paths.state).context("the image store")?);
     images.ensure_embedded().context("the image wharf/demo")?;
-    let forge = hands::ensure(&paths.runtime).context("the forge")?;
+    let forge = hands::ensure(&paths.runtime).context("the forge")?.revived_in(&paths.runtime);
     let init = install_init(&paths.runtime).context("the program for --init")?;
 
     let (facts, heard) = mpsc::channel(driver::FACTS);

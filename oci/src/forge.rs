@@ -91,12 +91,20 @@ impl AsFd for Executing {
 #[derive(Debug, Clone)]
 pub struct Forge {
     socket: PathBuf,
+    /// The runtime directory, if another forge is to be started in place of one that has died.
+    revive: Option<PathBuf>,
 }
 
 impl Forge {
     /// The forge that serves `socket`.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), revive: None }
+    }
+
+    /// The same, but when nobody serves the socket any more a new forge is started for `runtime_dir`: containers
+    /// outlive their forge, and so should the rest.
+    pub fn revived_in(self, runtime_dir: &Path) -> Self {
+        Self { revive: Some(runtime_dir.to_owned()), ..self }
     }
 
     /// Its socket.
@@ -204,8 +212,20 @@ impl Forge {
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, ForgeError> {
-        connect(&self.socket, patience)
-            .map_err(|source| ForgeError::Unreachable { socket: self.socket.clone(), source })
+        let dead = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+        };
+        let mut connected = connect(&self.socket, patience);
+        if let (Err(error), Some(runtime_dir)) = (&connected, &self.revive)
+            && dead(error)
+        {
+            tracing::warn!("the forge has died, starting another");
+            match crate::hands::ensure(runtime_dir) {
+                Ok(_) => connected = connect(&self.socket, patience),
+                Err(error) => tracing::error!(%error, "starting a forge"),
+            }
+        }
+        connected.map_err(|source| ForgeError::Unreachable { socket: self.socket.clone(), source })
     }
 }
 
