@@ -1,5 +1,8 @@
 //! What `run` and `create` can say about a container, and the spec document that it becomes.
 
+// The comments at the flags are their help texts, where brackets mean what they mean on a command line.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use crate::assignments;
 use crate::mounts::{self, Mount};
 use crate::quantity;

@@ -739,9 +739,7 @@ fn exec_takes_with_it_what_it_has_started() {
         } else {
             Path::new("/sys/fs/cgroup").join(&container.create.cgroup[1..])
         };
-        let children =
-            std::fs::read_dir(procs).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count();
-        children
+        std::fs::read_dir(procs).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count()
     };
     // Left in the background in a session of its own.
     let (code, _) = container.execute(
