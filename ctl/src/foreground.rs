@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 use wharf_bus::proxy::ContainerProxy;
 use wharf_bus::types::{EventRecord, Streams};
 
@@ -26,6 +27,11 @@ const HUP: i32 = 1;
 const INT: i32 = 2;
 const QUIT: i32 = 3;
 const TERM: i32 = 15;
+
+/// What SIGKILL makes of an exit code.
+const KILLED: i32 = 128 + 9;
+/// The daemon sends both at once, by two tasks.
+const EVENT_LAG: Duration = Duration::from_millis(200);
 
 /// After so many attempts to end it, ctl leaves a container that does not listen, as docker does.
 const PATIENCE: u32 = 3;
@@ -91,9 +97,16 @@ impl Caught {
     }
 }
 
-/// Exit codes that were announced, by container.
+/// Exits that were announced, by container.
 #[derive(Debug, Clone, Default)]
-pub struct Exits(Arc<Mutex<HashMap<String, i32>>>);
+pub struct Exits(Arc<Mutex<HashMap<String, Exit>>>);
+
+/// An exit as its event tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Exit {
+    code: i32,
+    oom_killed: bool,
+}
 
 impl Exits {
     /// Take note of every exit from now on.
@@ -116,11 +129,13 @@ impl Exits {
         if event.kind == "exited"
             && let Some(code) = event.details.get("exitCode").and_then(|code| code.parse().ok())
         {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event.container.clone(), code);
+            let oom_killed = event.details.get("oomKilled").is_some_and(|killed| killed == "true");
+            let exit = Exit { code, oom_killed };
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event.container.clone(), exit);
         }
     }
 
-    fn of(&self, id: &str) -> Option<i32> {
+    fn of(&self, id: &str) -> Option<Exit> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 }
@@ -176,7 +191,11 @@ impl Foreground {
                     (Ok(0), Some(error)) => {
                         Err(anyhow::Error::from(error).context("copying the container's output"))
                     }
-                    (code, _) => code.map(Ending::Exited),
+                    (code, _) => {
+                        let code = code?;
+                        self.explain(code).await;
+                        Ok(Ending::Exited(code))
+                    }
                 };
             }
             tokio::select! {
@@ -218,14 +237,41 @@ impl Foreground {
                 }
                 _ = window.recv(), if has_terminal => {
                     if let Some((rows, columns)) = terminal::size() {
-                        // Its next change, or none, will do.
-                        let _ = self.container.resize(rows, columns).await;
+                        self.resize(rows, columns).await;
                     }
                 }
             }
             if open == 0 {
                 all_written.send_replace(true);
             }
+        }
+    }
+
+    /// If it fails, the next change, or none, will do.
+    async fn resize(&self, rows: u16, columns: u16) {
+        if self.container.resize(rows, columns).await.is_err_and(|error| failure::is_lost(&error))
+            && let Ok(client) = Client::connect(&self.client.socket).await
+            && let Ok(container) = client.container(&self.id).await
+        {
+            let _ = container.resize(rows, columns).await;
+        }
+    }
+
+    /// A program that was killed for want of memory could not say so itself.
+    async fn explain(&self, code: i32) {
+        // The event may come a moment after the answer to `Wait`. Other codes need no explanation.
+        let patience = if code == KILLED { EVENT_LAG } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        let exit = loop {
+            match self.exits.of(&self.id) {
+                None if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
+                exit => break exit,
+            }
+        };
+        if exit.is_some_and(|exit| exit.oom_killed) {
+            output::say(
+                "the container ran out of memory, and the kernel killed it or a part of it; -m sets its limit",
+            );
         }
     }
 
@@ -325,13 +371,13 @@ async fn exit_code(
         Err(error) => return Err(error.into()),
     }
     // An exit may have been the daemon's last words.
-    if let Some(code) = exits.of(&id) {
-        return Ok(code);
+    if let Some(exit) = exits.of(&id) {
+        return Ok(exit.code);
     }
     let attempts = RETURN.as_millis() / RETRY.as_millis();
     let mut tried = 0;
     while tried < attempts {
-        tokio::time::sleep(RETRY).await;
+        sleep(RETRY).await;
         // As long as output flows, the container is there, and so is the time to wait for the daemon.
         if *outputs_ended.borrow() {
             tried += 1;
@@ -365,13 +411,13 @@ async fn ask_again(client: &Client, id: &str) -> anyhow::Result<i32> {
 
 /// The code from an `exited` event: noted already, or kept by the daemon.
 async fn announced(client: &Client, exits: &Exits, id: &str) -> Option<i32> {
-    if let Some(code) = exits.of(id) {
-        return Some(code);
+    if let Some(exit) = exits.of(id) {
+        return Some(exit.code);
     }
     for event in client.manager().await.ok()?.events_since(0).await.ok()? {
         exits.note(&event);
     }
-    exits.of(id)
+    exits.of(id).map(|exit| exit.code)
 }
 
 #[cfg(test)]
@@ -401,6 +447,7 @@ mod tests {
         exits.note(&event("exited", "what"));
         assert_eq!(exits.of("abc"), None);
         exits.note(&event("exited", "3"));
-        assert_eq!((exits.of("abc"), exits.of("other")), (Some(3), None));
+        let exit = Exit { code: 3, oom_killed: false };
+        assert_eq!((exits.of("abc"), exits.of("other")), (Some(exit), None));
     }
 }

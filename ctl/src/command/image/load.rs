@@ -116,7 +116,7 @@ fn open(source: &str) -> anyhow::Result<(OwnedFd, String)> {
 
 /// Show progress until dropped: a bar on a terminal, else a line for each layer.
 async fn show(mut signals: Signals, label: &str, quiet: bool) {
-    let bar = (!quiet && io::stderr().is_terminal()).then(Bar::new);
+    let mut bar = (!quiet && io::stderr().is_terminal()).then(Bar::new);
     let mut announced = 0;
     while let Some(message) = signals.next().await {
         let body = message.body();
@@ -127,7 +127,7 @@ async fn show(mut signals: Signals, label: &str, quiet: bool) {
         if quiet || source != label {
             continue;
         }
-        match &bar {
+        match &mut bar {
             Some(bar) => bar.show(layer, layers, done, size),
             None if layer > announced => {
                 announced = layer;
@@ -139,37 +139,46 @@ async fn show(mut signals: Signals, label: &str, quiet: bool) {
 }
 
 /// A progress bar that takes itself away.
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    layer: u32,
+}
 
 impl Bar {
+    /// Not to be seen before there is something to show.
     fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        Self(bar)
+        Self { bar: ProgressBar::hidden(), layer: 0 }
     }
 
-    fn show(&self, layer: u32, layers: u32, done: u64, size: u64) {
+    fn show(&mut self, layer: u32, layers: u32, done: u64, size: u64) {
+        if self.layer != layer {
+            self.layer = layer;
+            self.begin(layer, layers, size);
+        }
+        self.bar.set_position(done);
+    }
+
+    fn begin(&self, layer: u32, layers: u32, size: u64) {
         let template = if size > 0 {
             "{msg}  {bar:30}  {binary_bytes} / {binary_total_bytes}  {binary_bytes_per_sec}"
         } else {
             "{msg}  {spinner}  {binary_bytes}  {binary_bytes_per_sec}"
         };
+        self.bar.reset();
         if let Ok(style) = ProgressStyle::with_template(template) {
-            self.0.set_style(style);
+            self.bar.set_style(style);
         }
-        let message = format!("layer {layer} of {layers}");
-        if self.0.message() != message {
-            self.0.reset();
-            self.0.set_message(message);
+        match size {
+            0 => self.bar.unset_length(),
+            size => self.bar.set_length(size),
         }
-        if size > 0 {
-            self.0.set_length(size);
-        }
-        self.0.set_position(done);
+        self.bar.set_message(format!("layer {layer} of {layers}"));
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
