@@ -139,3 +139,57 @@ fn follower_of_a_log_hears_that_the_daemon_has_gone() {
     follower.finish();
     wharf.launch();
 }
+
+/// The pid of the process that does this for a daemon's runtime directory.
+fn child_of_nobody(name: &str, argument: &str) -> i32 {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(|pid: &i32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split('\0');
+            words.next() == Some(name) && words.any(|word| word.contains(argument))
+        })
+        .unwrap_or_else(|| panic!("no {name} for {argument}"))
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn killed_forge_is_replaced_and_its_containers_live() {
+    let wharf = Wharf::start();
+    let before = wharf.run([wharf.busybox(), "sleep", "1000"]);
+    let runtime = wharf.runtime_dir();
+    let forge = child_of_nobody("wharf-forge", runtime.to_str().unwrap());
+    kill(forge);
+    eventually(5, "it is dead", || !std::path::Path::new(&format!("/proc/{forge}/exe")).exists());
+
+    assert_eq!(before.state(), "running");
+    assert_eq!(before.exec(["echo", "still", "here"]), "still here");
+    let after = wharf.run([wharf.busybox(), "true"]);
+    assert_eq!(after.wait(), 0);
+    assert_ne!(child_of_nobody("wharf-forge", runtime.to_str().unwrap()), forge);
+    wharf.ok(["stop", "-t", "0", before.id()]);
+    assert_eq!(before.wait(), 137);
+}
+
+#[test]
+fn killed_keeper_does_not_lose_the_exit_of_its_container() {
+    let wharf = Wharf::start();
+    let container =
+        wharf.run([wharf.busybox(), "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"]);
+    kill(child_of_nobody("wharf-keeper", container.id()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(container.state(), "running");
+    assert_eq!(container.exec(["echo", "still", "here"]), "still here");
+    wharf.ok(["stop", container.id()]);
+    // Since Linux 6.15 the kernel keeps the status for those who hold a pidfd; before, nobody can know it.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15) {
+        assert_eq!(container.wait(), 9);
+    }
+    assert_eq!(container.state(), "exited");
+}
