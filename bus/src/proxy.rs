@@ -53,7 +53,7 @@ pub trait Manager {
     fn event(&self, event: EventRecord) -> zbus::Result<()>;
 
     /// How far a load has come: the source as the caller named it, layer number from 1, layers in all,
-    /// bytes read of this layer, its size if known or 0.
+    /// bytes read of this layer, its size if known or 0. Layer 0 of 0 is the source that is read through.
     #[zbus(signal)]
     fn load_progress(&self, source: String, layer: u32, layers: u32, done: u64, size: u64) -> zbus::Result<()>;
 

@@ -141,18 +141,19 @@ async fn show(mut signals: Signals, label: &str, quiet: bool) {
 /// A progress bar that takes itself away.
 struct Bar {
     bar: ProgressBar,
-    layer: u32,
+    /// The layer that is shown, 0 while the source is read through, and its size.
+    shown: Option<(u32, u64)>,
 }
 
 impl Bar {
     /// Not to be seen before there is something to show.
     fn new() -> Self {
-        Self { bar: ProgressBar::hidden(), layer: 0 }
+        Self { bar: ProgressBar::hidden(), shown: None }
     }
 
     fn show(&mut self, layer: u32, layers: u32, done: u64, size: u64) {
-        if self.layer != layer {
-            self.layer = layer;
+        if self.shown != Some((layer, size)) {
+            self.shown = Some((layer, size));
             self.begin(layer, layers, size);
         }
         self.bar.set_position(done);
@@ -172,7 +173,10 @@ impl Bar {
             0 => self.bar.unset_length(),
             size => self.bar.set_length(size),
         }
-        self.bar.set_message(format!("layer {layer} of {layers}"));
+        self.bar.set_message(match layer {
+            0 => "reading".to_owned(),
+            layer => format!("layer {layer} of {layers}"),
+        });
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
 }
