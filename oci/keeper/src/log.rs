@@ -22,6 +22,8 @@ pub const LINE_MAX: usize = 16 * 1024;
 pub const OUT: usize = 128 * 1024;
 /// Room before the collected lines for the line about what was dropped.
 const NOTICE: usize = 128;
+/// More collected lines than this are worth giving the memory back later.
+const SMALL: usize = 4096;
 /// A guard against a rotation that never ends; nobody keeps more.
 const FILES_MAX: u64 = 1000;
 const CURRENT: &CStr = c"log";
@@ -38,6 +40,8 @@ pub struct Log {
     /// Collected lines are `out[NOTICE..end]`.
     out: &'static mut [u8],
     end: usize,
+    /// Much of `out` has been written to since it was released.
+    used: bool,
     dropped: u64,
     unreported: u64,
 }
@@ -55,6 +59,7 @@ impl Log {
             max_files,
             out,
             end: NOTICE,
+            used: false,
             dropped: 0,
             unreported: 0,
         };
@@ -102,6 +107,7 @@ impl Log {
         // No notice without a line after it: on a disk that is full to the last bytes that would come again
         // and again.
         if self.end > NOTICE {
+            self.used |= self.end > SMALL;
             self.store();
         }
     }
@@ -114,10 +120,16 @@ impl Log {
         }
     }
 
+    /// Was there much output since the last [`Log::release`]?
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
     /// Give back the memory of the buffer; between flushes only.
     pub fn release(&mut self) {
         if self.end == NOTICE {
             sys::release_pages(self.out);
+            self.used = false;
         }
     }
 

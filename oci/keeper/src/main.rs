@@ -239,8 +239,10 @@ impl Keeper {
     /// When to go on even if nothing happens.
     fn deadline(&self, phase: &Phase, now: u64) -> Option<u64> {
         match phase {
-            Phase::Running if self.streams.iter().any(Stream::is_used) => Some(now + IDLE),
-            Phase::Running => None,
+            Phase::Running => {
+                let used = self.log.is_used() || self.streams.iter().any(Stream::is_used);
+                used.then_some(now + IDLE)
+            }
             // Nothing can come any more: no waiting.
             Phase::Draining { .. } if self.streams.iter().all(|stream| stream.fd().is_none()) => Some(now),
             Phase::Draining { silent_at, end_at, .. } => Some((*silent_at).min(*end_at)),
