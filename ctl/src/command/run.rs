@@ -2,7 +2,6 @@
 
 use crate::connection::Client;
 use crate::container_flags::ContainerFlags;
-use crate::failure;
 use crate::foreground::{Caught, Ending, Exits, Foreground};
 use crate::id_file::IdFile;
 use crate::output;
@@ -171,10 +170,8 @@ fn keep(file: Option<IdFile>, id: &str) -> anyhow::Result<()> {
 
 /// Say what the user should know about a container that was just made.
 pub async fn warn(container: &ContainerProxy<'_>) {
-    match container.warnings().await {
-        Ok(warnings) => warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}"))),
-        // With --rm it may be gone already; that is no news.
-        Err(error) if failure::is_gone(&error.clone().into()) => {}
-        Err(_) => {}
+    // With --rm it may be gone already, and so may its warnings.
+    if let Ok(warnings) = container.warnings().await {
+        warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
     }
 }
