@@ -57,6 +57,8 @@ fn run() -> Result<()> {
         _ => anyhow::bail!("{USAGE}"),
     };
     seal::ensure_sealed()?;
+    // The kernel took the number of the descriptor that was executed.
+    rustix::thread::set_name(c"wharf-forge").context("taking our name")?;
     sys::close_range(3, i32::MAX, 0).context("closing descriptors")?;
     for (name, _) in std::env::vars_os() {
         // SAFETY: there are no other threads. LISTEN_FDS, for one, would hand descriptors to containers.
