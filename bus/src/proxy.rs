@@ -10,11 +10,7 @@ use zbus::proxy;
 use zbus::wire::{Fd, OwnedFd, OwnedObjectPath};
 
 /// `org.wharf1.Manager` at `/org/wharf1`.
-#[proxy(
-    interface = "org.wharf1.Manager",
-    default_service = "org.wharf1",
-    default_path = "/org/wharf1"
-)]
+#[proxy(interface = "org.wharf1.Manager", default_service = "org.wharf1", default_path = "/org/wharf1")]
 pub trait Manager {
     /// Create a container from a spec document (JSON) and start it. Returns when its process runs, or with
     /// the reason why it does not; then nothing of it is left if the spec says `remove`.
@@ -55,7 +51,14 @@ pub trait Manager {
     /// How far a load has come: the source as the caller named it, layer number from 1, layers in all,
     /// bytes read of this layer, its size if known or 0. Layer 0 of 0 is the source that is read through.
     #[zbus(signal)]
-    fn load_progress(&self, source: String, layer: u32, layers: u32, done: u64, size: u64) -> zbus::Result<()>;
+    fn load_progress(
+        &self,
+        source: String,
+        layer: u32,
+        layers: u32,
+        done: u64,
+        size: u64,
+    ) -> zbus::Result<()>;
 
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]

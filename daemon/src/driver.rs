@@ -567,7 +567,8 @@ impl Driver {
         let tell = |kind: &str, details: &[(&str, String)]| self.events.add(kind, &container, &name, details);
         match state {
             State::Starting { run, .. } => tell("starting", &[("run", run.to_string())]),
-            State::Running { process } => {
+            // Again running after a pause is not started.
+            State::Running { process } if !self.shown_pid(&container, process.pid) => {
                 let details = [("run", process.run.to_string()), ("pid", process.pid.to_string())];
                 tell("started", &details);
             }
@@ -584,11 +585,17 @@ impl Driver {
                 tell("start-failed", &details);
             }
             State::Created
+            | State::Running { .. }
             | State::Pausing { .. }
             | State::Killing { .. }
             | State::Ended { .. }
             | State::Removing { .. } => {}
         }
+    }
+
+    /// Has the world been shown this process already?
+    fn shown_pid(&self, container: &str, pid: u32) -> bool {
+        self.views.get(container).is_some_and(|view| view.pid == pid)
     }
 
     /// New limits are in force: from now on the definition says so.

@@ -202,10 +202,8 @@ fn number<const N: usize>(packet: &[u8], at: usize) -> io::Result<[u8; N]> {
 
 fn refusal(packet: &[u8]) -> io::Error {
     match packet.first() {
-        Some(&kind::REFUSED) => number(packet, 1).map_or_else(
-            |error| error,
-            |errno| io::Error::from_raw_os_error(i32::from_le_bytes(errno)),
-        ),
+        Some(&kind::REFUSED) => number(packet, 1)
+            .map_or_else(|error| error, |errno| io::Error::from_raw_os_error(i32::from_le_bytes(errno))),
         Some(&kind::EXITED) | None => io::Error::new(io::ErrorKind::NotConnected, "the container has ended"),
         Some(_) => bad("unexpected answer from the keeper"),
     }

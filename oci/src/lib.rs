@@ -6,8 +6,8 @@ pub mod forge;
 pub mod hands;
 pub mod image;
 pub mod keeper;
-pub mod seccomp;
 pub mod readiness;
+pub mod seccomp;
 pub mod stats;
 
 pub use wharf_protocol::exit::exit_code;

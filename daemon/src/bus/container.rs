@@ -5,30 +5,33 @@ use crate::bus::authorise;
 use crate::view::View;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 use wharf_bus::Error;
 use wharf_bus::types::{
     AttachOptions, ExecOptions, LogOptions, ProcessInfo, RemoveOptions, StartOptions, Stats, Streams,
 };
 use zbus::message::Header;
 use zbus::wire::{OwnedFd, Variant};
-use zbus::{Connection, fdo, interface};
+use zbus::{Connection, interface};
 
 /// The object at `/org/wharf1/container/ID`.
 #[derive(Debug)]
 pub struct ContainerObject {
     api: Arc<Api>,
     id: String,
+    /// Keeps the last snapshot beyond the removal: a property that cannot be read would fail whatever else is
+    /// read with it, such as a listing of all objects.
+    views: watch::Receiver<Arc<View>>,
 }
 
 impl ContainerObject {
-    /// The face of one container.
-    pub fn new(api: Arc<Api>, id: &str) -> Self {
-        Self { api, id: id.to_owned() }
+    /// The face of one container, if there is one with this id.
+    pub fn new(api: &Arc<Api>, id: &str) -> Option<Self> {
+        Some(Self { api: api.clone(), id: id.to_owned(), views: api.views.watch(id)? })
     }
 
-    fn view(&self) -> fdo::Result<Arc<View>> {
-        let gone = || fdo::Error::UnknownObject(format!("container {} has been removed", self.id));
-        self.api.views.get(&self.id).ok_or_else(gone)
+    fn view(&self) -> Arc<View> {
+        self.views.borrow().clone()
     }
 }
 
@@ -220,108 +223,108 @@ impl ContainerObject {
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn name(&self) -> fdo::Result<String> {
-        Ok(self.view()?.name.clone())
+    fn name(&self) -> String {
+        self.view().name.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn image(&self) -> fdo::Result<String> {
-        Ok(self.view()?.image.clone())
+    fn image(&self) -> String {
+        self.view().image.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn image_id(&self) -> fdo::Result<String> {
-        Ok(self.view()?.image_id.clone())
+    fn image_id(&self) -> String {
+        self.view().image_id.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn command(&self) -> fdo::Result<Vec<String>> {
-        Ok(self.view()?.command.clone())
+    fn command(&self) -> Vec<String> {
+        self.view().command.clone()
     }
 
     #[zbus(property)]
-    fn spec(&self) -> fdo::Result<String> {
-        Ok(spec(&*self.view()?))
+    fn spec(&self) -> String {
+        spec(&self.view())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn labels(&self) -> fdo::Result<HashMap<String, String>> {
-        Ok(self.view()?.spec.labels.clone().into_iter().collect())
+    fn labels(&self) -> HashMap<String, String> {
+        self.view().spec.labels.clone().into_iter().collect()
     }
 
     #[zbus(property)]
-    fn state(&self) -> fdo::Result<&'static str> {
-        Ok(self.view()?.state)
+    fn state(&self) -> &'static str {
+        self.view().state
     }
 
     #[zbus(property)]
-    fn goal(&self) -> fdo::Result<&'static str> {
-        Ok(self.view()?.goal)
+    fn goal(&self) -> &'static str {
+        self.view().goal
     }
 
     #[zbus(property)]
-    fn ready(&self) -> fdo::Result<bool> {
-        Ok(self.view()?.is_ready())
+    fn ready(&self) -> bool {
+        self.view().is_ready()
     }
 
     #[zbus(property)]
-    fn restarts(&self) -> fdo::Result<u32> {
-        Ok(self.view()?.restarts)
+    fn restarts(&self) -> u32 {
+        self.view().restarts
     }
 
     #[zbus(property)]
-    fn pid(&self) -> fdo::Result<u32> {
-        Ok(self.view()?.pid)
+    fn pid(&self) -> u32 {
+        self.view().pid
     }
 
     #[zbus(property)]
-    fn exit_code(&self) -> fdo::Result<i32> {
-        Ok(exit_code(&*self.view()?))
+    fn exit_code(&self) -> i32 {
+        exit_code(&self.view())
     }
 
     #[zbus(property)]
-    fn oom_killed(&self) -> fdo::Result<bool> {
-        Ok(self.view()?.oom_killed)
+    fn oom_killed(&self) -> bool {
+        self.view().oom_killed
     }
 
     #[zbus(property)]
-    fn error(&self) -> fdo::Result<String> {
-        Ok(error(&*self.view()?))
+    fn error(&self) -> String {
+        error(&self.view())
     }
 
     #[zbus(property)]
-    fn warnings(&self) -> fdo::Result<Vec<String>> {
-        Ok(self.view()?.warnings.clone())
+    fn warnings(&self) -> Vec<String> {
+        self.view().warnings.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn created_at(&self) -> fdo::Result<u64> {
-        Ok(self.view()?.created_at)
+    fn created_at(&self) -> u64 {
+        self.view().created_at
     }
 
     #[zbus(property)]
-    fn started_at(&self) -> fdo::Result<u64> {
-        Ok(self.view()?.started_at)
+    fn started_at(&self) -> u64 {
+        self.view().started_at
     }
 
     #[zbus(property)]
-    fn finished_at(&self) -> fdo::Result<u64> {
-        Ok(self.view()?.finished_at)
+    fn finished_at(&self) -> u64 {
+        self.view().finished_at
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn id_map(&self) -> fdo::Result<(u32, u32)> {
-        Ok(self.view()?.id_map)
+    fn id_map(&self) -> (u32, u32) {
+        self.view().id_map
     }
 
     #[zbus(property)]
-    fn cgroup(&self) -> fdo::Result<String> {
-        Ok(self.view()?.cgroup.clone())
+    fn cgroup(&self) -> String {
+        self.view().cgroup.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn log_directory(&self) -> fdo::Result<String> {
-        Ok(self.view()?.log_directory.clone())
+    fn log_directory(&self) -> String {
+        self.view().log_directory.clone()
     }
 }
 

@@ -24,8 +24,7 @@ impl ManagerObject {
     /// The container's object is there before its path is told.
     async fn object(&self, connection: &Connection, id: &str) -> Result<OwnedObjectPath, Error> {
         let path = names::container_path(id);
-        let object = ContainerObject::new(self.api.clone(), id);
-        if self.api.views.get(id).is_some() {
+        if let Some(object) = ContainerObject::new(&self.api, id) {
             connection.object_server().at(&path, object).await.map_err(Error::ZBus)?;
         }
         Ok(path)

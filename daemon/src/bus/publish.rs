@@ -7,7 +7,7 @@ use crate::api::Api;
 use crate::bus::container::{self, ContainerObject};
 use crate::bus::manager::ManagerObject;
 use crate::view::Notice;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,9 @@ pub fn serve<'a>(
         .serve_at(names::ROOT, ObjectManager)
         .serve_at(names::ROOT, ManagerObject { api: api.clone() });
     for view in api.views.all() {
-        let object = ContainerObject::new(api.clone(), &view.id);
-        builder = builder.serve_at(names::container_path(&view.id), object);
+        if let Some(object) = ContainerObject::new(api, &view.id) {
+            builder = builder.serve_at(names::container_path(&view.id), object);
+        }
     }
     (builder, notices)
 }
@@ -52,7 +53,12 @@ pub async fn publish(
         };
         match notice {
             Ok(notice) => match tokio::time::timeout(PATIENCE, pass_on(connection, api, notice)).await {
-                Ok(passed) => passed.context("sending a signal")?,
+                Ok(Ok(())) => {}
+                // It has hung up; that is how most conversations end.
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a peer is gone");
+                    return Ok(());
+                }
                 Err(_) => bail!("the peer has not read its socket for {PATIENCE:?}"),
             },
             Err(RecvError::Lagged(missed)) => bail!("the peer reads too slowly: {missed} notices behind"),
@@ -65,8 +71,9 @@ async fn pass_on(connection: &Connection, api: &Arc<Api>, notice: Notice) -> zbu
     match notice {
         Notice::Added(view) => {
             // It may be gone again: then its Removed is already on the way.
-            let object = ContainerObject::new(api.clone(), &view.id);
-            connection.object_server().at(names::container_path(&view.id), object).await?;
+            if let Some(object) = ContainerObject::new(api, &view.id) {
+                connection.object_server().at(names::container_path(&view.id), object).await?;
+            }
         }
         Notice::Changed { old, new } => {
             let path = names::container_path(&new.id);

@@ -3,7 +3,8 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -29,9 +30,8 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>])
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
-    let mut sent = retry(|| {
-        rustix::net::sendmsg(&socket, &[IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL)
-    })?;
+    let mut sent =
+        retry(|| rustix::net::sendmsg(&socket, &[IoSlice::new(&frame)], &mut control, SendFlags::NOSIGNAL))?;
     while sent < frame.len() {
         sent += retry(|| rustix::net::send(&socket, &frame[sent..], SendFlags::NOSIGNAL))?;
     }

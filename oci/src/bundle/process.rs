@@ -71,7 +71,8 @@ impl Process {
     /// Lower the default limit of open files to what this host gives. What the user asked for is left as it is: if
     /// it cannot be had, the creator says so.
     pub(super) fn fit_open_files(&mut self, ulimits: &[Ulimit], most: u64) {
-        let asked = |limit: &Ulimit| limit.name.to_ascii_lowercase().trim_start_matches("rlimit_") == "nofile";
+        let asked =
+            |limit: &Ulimit| limit.name.to_ascii_lowercase().trim_start_matches("rlimit_") == "nofile";
         if ulimits.iter().any(asked) {
             return;
         }
