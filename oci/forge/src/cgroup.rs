@@ -15,11 +15,11 @@ use cgroups_rs::cpuset::CpuSetController;
 use cgroups_rs::freezer::FreezerController;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::pid::PidController;
-use cgroups_rs::{Controller, MaxValue};
+use cgroups_rs::{Controller, Controllers, MaxValue};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wharf_protocol::{Failure, FailureKind, Limits};
@@ -34,8 +34,6 @@ const FREEZING: Duration = Duration::from_secs(8);
 pub struct Hierarchies {
     /// Mount points of v1 hierarchies; empty on a pure v2 host.
     v1: Vec<PathBuf>,
-    /// Those of them that the container library does not know (`name=systemd` and the like).
-    strange: Vec<PathBuf>,
     /// Mount point of the v2 hierarchy.
     unified: PathBuf,
 }
@@ -45,35 +43,13 @@ impl Hierarchies {
     pub fn find() -> Result<Self> {
         let table =
             std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
-        /// libcgroups' list.
-        const KNOWN: [&str; 12] = [
-            "cpu",
-            "cpuacct",
-            "cpuset",
-            "devices",
-            "hugetlb",
-            "memory",
-            "net_cls",
-            "net_prio",
-            "blkio",
-            "perf_event",
-            "pids",
-            "freezer",
-        ];
         let mut v1 = Vec::new();
-        let mut strange = Vec::new();
         let mut unified = None;
         for line in table.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
             let Some(mount_point) = before.split(' ').nth(4).map(PathBuf::from) else { continue };
             match after.split(' ').next() {
-                Some("cgroup") => {
-                    let options = after.rsplit(' ').next().unwrap_or_default();
-                    if !options.split(',').any(|option| KNOWN.contains(&option)) {
-                        strange.push(mount_point.clone());
-                    }
-                    v1.push(mount_point);
-                }
+                Some("cgroup") => v1.push(mount_point),
                 Some("cgroup2") if unified.is_none() => unified = Some(mount_point),
                 _ => {}
             }
@@ -85,7 +61,7 @@ impl Hierarchies {
                     .into(),
             ));
         };
-        Ok(Self { v1, strange, unified })
+        Ok(Self { v1, unified })
     }
 
     fn is_v2(&self) -> bool {
@@ -166,13 +142,57 @@ impl Cgroup {
             .with_context(|| format!("opening cgroup {}", directory.display()))
     }
 
-    /// Join the v1 hierarchies that the container library leaves out. Ours alone: single-threaded.
-    pub fn join_strange(&self) -> Result<()> {
-        for mount_point in &self.hierarchies.strange {
-            let file = mount_point.join(&self.path).join("tasks");
-            std::fs::write(&file, "0").with_context(|| format!("joining {}", file.display()))?;
+    /// Join the v1 hierarchies: this process, which must be single-threaded.
+    pub fn join_v1(&self) -> Result<()> {
+        for mut tasks in self.v1_tasks()? {
+            tasks.write_all(b"0").with_context(|| format!("joining cgroup {}", self.path()))?;
         }
         Ok(())
+    }
+
+    /// In how many hierarchies it is.
+    pub fn hierarchies(&self) -> usize {
+        1 + self.hierarchies.v1.len()
+    }
+
+    /// Where the v2 hierarchy is mounted, for a container library that shall see no other.
+    pub fn unified_mount_point(&self) -> &Path {
+        &self.hierarchies.unified
+    }
+
+    /// The path without the leading slash.
+    pub fn relative_path(&self) -> &str {
+        &self.path
+    }
+
+    /// Limits that would hinder those who make a container; to be set when it is made.
+    pub fn late(&self, limits: &Limits, devices: Vec<String>) -> Result<Late> {
+        let controller = |controller| -> Option<PathBuf> {
+            let mount_point = cgroups_rs::hierarchies::V1::new().get_mount_point(controller)?;
+            Some(mount_point.join(&self.path))
+        };
+        let open = |path: PathBuf| {
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.with_context(|| format!("opening {}", path.display()))
+        };
+        let v2 = self.hierarchies.is_v2();
+        let pids = match limits.pids_max {
+            Some(max) => {
+                let directory = if v2 { Some(self.unified()) } else { controller(Controllers::Pids) };
+                let directory = directory.ok_or_else(|| self.no_controller("pids"))?;
+                let file = open(directory.join("pids.max")).map_err(|_| self.no_controller("pids"))?;
+                let max = if max < 0 { MaxValue::Max } else { MaxValue::Value(max) };
+                Some((file, max.to_string()))
+            }
+            None => None,
+        };
+        let devices = match controller(Controllers::Devices).filter(|_| !v2) {
+            Some(directory) => {
+                Some((open(directory.join("devices.deny"))?, open(directory.join("devices.allow"))?, devices))
+            }
+            None => None,
+        };
+        Ok(Late { pids, devices })
     }
 
     /// Make it in the v2 hierarchy only, without controllers: a handle to kill what one exec started.
@@ -384,18 +404,46 @@ impl Cgroup {
     }
 }
 
-/// The way back into the cgroups that we are in now, from another one.
+/// See [`Cgroup::late`]. Open files, since it is set where the v1 hierarchies are out of sight.
+pub struct Late {
+    pids: Option<(std::fs::File, String)>,
+    /// deny, allow, and the rules with their sign in front.
+    devices: Option<(std::fs::File, std::fs::File, Vec<String>)>,
+}
+
+impl Late {
+    /// Set them.
+    pub fn set(&mut self) -> Result<()> {
+        if let Some((file, max)) = &mut self.pids {
+            file.write_all(max.as_bytes()).with_context(|| format!("setting the pids limit to {max}"))?;
+        }
+        if let Some((deny, allow, rules)) = &mut self.devices {
+            for rule in rules {
+                let (file, rule) = match rule.strip_prefix('-') {
+                    Some(rule) => (&mut *deny, rule),
+                    None => (&mut *allow, rule.trim_start_matches('+')),
+                };
+                file.write_all(rule.as_bytes())
+                    .with_context(|| format!("setting the device rule {rule:?}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way back into the cgroups that we are in now, from a container's.
 pub struct WayBack {
     files: Vec<std::fs::File>,
 }
 
 impl WayBack {
-    /// To the present cgroups in the v2 hierarchy and in those that [`Cgroup::join_strange`] changes.
+    /// To the present cgroup in every hierarchy.
     pub fn remember() -> Result<Self> {
         let hierarchies = Hierarchies::find()?;
         let own = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+        // A hierarchy is mounted under the names of its controllers, `cpu,cpuacct` for two.
         let path_of = |mount_point: &Path| -> Option<&str> {
-            let name = mount_point.file_name()?.to_str()?;
+            let name = mount_point.file_name()?.to_str()?.split(',').next()?;
             own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).find_map(
                 |(controllers, path)| {
                     let named =
@@ -406,7 +454,7 @@ impl WayBack {
         };
         let unified = own.lines().find_map(|line| line.strip_prefix("0::"));
         let mut ways = vec![(hierarchies.unified.as_path(), unified, "cgroup.procs")];
-        for mount_point in &hierarchies.strange {
+        for mount_point in &hierarchies.v1 {
             ways.push((mount_point, path_of(mount_point), "tasks"));
         }
         let mut files = Vec::new();
@@ -421,7 +469,7 @@ impl WayBack {
     /// Go.
     pub fn take(&self) -> Result<()> {
         for mut file in &self.files {
-            std::io::Write::write_all(&mut file, b"0").context("returning to the forge's cgroup")?;
+            file.write_all(b"0").context("returning to the forge's cgroup")?;
         }
         Ok(())
     }

@@ -24,8 +24,7 @@ use crate::{idmap, limits, users};
 use anyhow::{Context, Result, bail};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{
-    Capabilities, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResourcesBuilder, PosixRlimit,
-    PosixRlimitBuilder, Spec,
+    Capabilities, LinuxIdMappingBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, Spec,
 };
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -99,7 +98,7 @@ fn guard(
     keeper: &OwnedFd,
     cgroup: &Cgroup,
 ) -> Result<Outcome> {
-    // The number of processes is limited only when the library's have ended.
+    // How many processes there may be is limited only when the creator's have ended.
     let warnings = cgroup.limit(&Limits { pids_max: None, ..request.limits.clone() })?;
     let way_back = WayBack::remember()?;
     let directory = cgroup.open_unified()?;
@@ -217,13 +216,14 @@ impl Creation<'_> {
         let mut spec: Spec = serde_json::from_str(&request.spec)
             .map_err(|error| invalid(format!("the runtime spec cannot be read: {error}")))?;
         become_clean()?;
-        self.cgroup.join_strange()?;
+        let mut late = self.cgroup.late(&request.limits, device_rules(&spec))?;
+        self.cgroup.join_v1()?;
 
         let run_dir = open_directory(&request.run_dir)?;
         let record_dir = open_directory(&request.record_dir)?;
         let log_dir = open_directory(&request.log.dir)?;
         let user_namespace = request.id_map.map(idmap::user_namespace).transpose()?;
-        let stage = Stage::enter(request, &run_dir, &mut spec, user_namespace.as_ref())?;
+        let stage = Stage::enter(request, &run_dir, self.cgroup, &mut spec, user_namespace.as_ref())?;
         sources.clone_from(&stage.sources);
 
         let ids = request.id_map.map_or(u32::MAX, |map| map.size);
@@ -290,7 +290,8 @@ impl Creation<'_> {
         inspection::check_process(pid, &expected)
             .and_then(|()| inspection::check_container(pid, &spec, stage.home()))
             .context("the container is not confined as asked and was not started")?;
-        self.cgroup.limit(&Limits { pids_max: request.limits.pids_max, ..Limits::default() })?;
+        inspection::check_cgroup(pid, self.cgroup)?;
+        late.set()?;
 
         let listen = keeper::listen(&run_dir)?;
         let started_boottime_ns = sys::boottime_ns();
@@ -445,12 +446,8 @@ fn fill_in(
         bail!("the spec has a seccomp profile; it must come compiled, as a descriptor");
     }
     linux.set_cgroups_path(Some(PathBuf::from(&request.cgroup)));
-    let devices = linux.resources().as_ref().and_then(|resources| resources.devices().clone());
-    let mut resources = LinuxResourcesBuilder::default();
-    if let Some(devices) = devices {
-        resources = resources.devices(devices);
-    }
-    linux.set_resources(Some(resources.build().context("device rules")?));
+    // All limits are set by us.
+    linux.set_resources(None);
     let has_user_namespace =
         linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
     if has_user_namespace != request.id_map.is_some() {
@@ -467,6 +464,17 @@ fn fill_in(
     linux.set_uid_mappings(mappings.clone());
     linux.set_gid_mappings(mappings);
     Ok(capabilities)
+}
+
+/// The rules of the v1 devices controller, a sign in front of each.
+fn device_rules(spec: &Spec) -> Vec<String> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_ref());
+    rules
+        .into_iter()
+        .flatten()
+        .map(|rule| format!("{}{rule}", if rule.allow() { '+' } else { '-' }))
+        .collect()
 }
 
 /// HOME must be there: without it the library would ask NSS, which runs code of the image's.

@@ -4,6 +4,7 @@
 //! masked and read-only paths are applied by path). What the kernel says about the finished process is the proof.
 
 use crate::capabilities::{Sets, status_mask};
+use crate::cgroup::Cgroup;
 use crate::tree;
 use anyhow::{Context, Result, bail, ensure};
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -84,6 +85,16 @@ fn check_descriptors(pid: i32) -> Result<()> {
         let flags = i32::from_str_radix(flags, 8).with_context(|| format!("flags of descriptor {number}"))?;
         ensure!(flags & libc::O_CLOEXEC != 0, "descriptor {number} would be inherited");
     }
+    Ok(())
+}
+
+/// Is the process in the container's cgroup, in every hierarchy?
+pub fn check_cgroup(pid: i32, cgroup: &Cgroup) -> Result<()> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let own = cgroup.path();
+    let right = text.lines().filter(|line| line.splitn(3, ':').nth(2) == Some(&own)).count();
+    ensure!(right >= cgroup.hierarchies(), "the container is not in cgroup {own} everywhere:\n{text}");
     Ok(())
 }
 
