@@ -457,7 +457,11 @@ fn volumes_are_translated_or_not_as_asked() {
     std::fs::write(source.join("file"), "content\n").unwrap();
     let options = ["bind", "nosuid", "nodev"];
     let mut container = host
-        .container(&["sh", "-c", "cat /data/file /one && touch /data/new && (touch /ro/x 2>/dev/null || echo refused)"])
+        .container(&[
+            "sh",
+            "-c",
+            "cat /data/file /one && touch /data/new && (touch /ro/x 2>/dev/null || echo refused)",
+        ])
         .mount(json!({"destination": "/data", "type": "bind", "source": source, "options": options}))
         .mount(json!({"destination": "/ro", "type": "bind", "source": source, "options": ["rbind", "ro"]}))
         .mount(
