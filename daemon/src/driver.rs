@@ -15,7 +15,7 @@ use crate::events::Events;
 use crate::ids::{self, RANGE_SIZE};
 use crate::runtime::{Found, Runtime, Start, Stdio};
 use crate::saved::Saved;
-use crate::store::{Change, Record, Store};
+use crate::store::{Change, Durable, Record, Store};
 use crate::view::{View, Views};
 use anyhow::Context;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -361,8 +361,13 @@ impl Driver {
         match done {
             Ok(Done::Work) => {}
             Ok(Done::Deleted(id, removed)) => {
-                let written =
-                    removed.and_then(|()| self.store.commit(&[Change::Delete { id: id.to_string() }]));
+                let durable = match self.held.get(&id) {
+                    // After a power cut it would be removed again.
+                    Some(held) if held.definition.spec.remove => Durable::AfterCrash,
+                    Some(_) | None => Durable::AfterPowerCut,
+                };
+                let delete = [Change::Delete { id: id.to_string() }];
+                let written = removed.and_then(|()| self.store.commit(&delete, durable));
                 let fact = match written {
                     Ok(()) => Fact::Deleted { id },
                     Err(error) => Fact::DeleteFailed { id, reason: format!("{error:#}") },
@@ -425,7 +430,8 @@ impl Driver {
         if changes.is_empty() {
             return None;
         }
-        let written = self.store.commit(&changes);
+        let durable = newest.iter().map(|(id, saved)| self.needed(*id, saved)).max();
+        let written = self.store.commit(&changes, durable.unwrap_or(Durable::AfterPowerCut));
         match written {
             Ok(()) => {
                 for id in newest.keys() {
@@ -452,6 +458,17 @@ impl Driver {
                 Some(reason)
             }
         }
+    }
+
+    /// What of a container has to survive a power cut? Not that a run lives, since it does not survive one; and of
+    /// a container that is removed with its run, only that it must be.
+    fn needed(&self, id: Id, saved: &core::Saved) -> Durable {
+        let removed = self.held.get(&id).is_some_and(|held| held.definition.spec.remove);
+        let lives = matches!(saved.phase, core::Phase::Running { .. });
+        if !self.new.contains_key(&id) && (removed || lives) {
+            return Durable::AfterCrash;
+        }
+        Durable::AfterPowerCut
     }
 
     fn effect(&mut self, effect: Effect, unwritten: Option<&str>) {
@@ -609,7 +626,7 @@ impl Driver {
             Some(_) => self.store.container(&id.to_string()).and_then(|record| {
                 let Some(record) = record else { anyhow::bail!("no record of container {id}") };
                 let definition = held.definition.to_json();
-                self.store.commit(&[Change::Put(Record { definition, ..record })])
+                self.store.commit(&[Change::Put(Record { definition, ..record })], Durable::AfterPowerCut)
             }),
             None => Ok(()),
         };

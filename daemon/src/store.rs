@@ -1,7 +1,8 @@
 //! What must survive wharfd: definitions, what was intended, and how runs ended, in one SQLite file.
 //!
-//! A commit is on the disk when it returns (WAL, synchronous=FULL): an intent can then be acted on. The whole is
-//! small and written by the driver alone; nobody else opens it.
+//! A commit is on the disk when it returns (WAL, synchronous=FULL), so an intent can then be acted on and an answer be
+//! given; unless nobody could miss it after a power cut ([`Durable::AfterCrash`]), when it only survives a crash of
+//! wharfd. The whole is small and written by the driver alone; nobody else opens it.
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -15,6 +16,16 @@ const SCHEMA: i64 = 1;
 #[derive(Debug)]
 pub struct Store {
     database: Connection,
+    durable: Durable,
+}
+
+/// What a commit has to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durable {
+    /// The end of this process. After a power cut the last commits may be missing, in order and whole.
+    AfterCrash,
+    /// A power cut as well.
+    AfterPowerCut,
 }
 
 /// A container as it is written down.
@@ -65,7 +76,7 @@ impl Store {
                  COMMIT;",
             )?;
         }
-        Ok(Self { database })
+        Ok(Self { database, durable: Durable::AfterPowerCut })
     }
 
     /// Every container.
@@ -91,8 +102,16 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Write several changes at once; they are all on the disk when this returns, or none is.
-    pub fn commit(&mut self, changes: &[Change]) -> anyhow::Result<()> {
+    /// Write several changes at once: all of them, or none.
+    pub fn commit(&mut self, changes: &[Change], durable: Durable) -> anyhow::Result<()> {
+        if self.durable != durable {
+            let level = match durable {
+                Durable::AfterCrash => "NORMAL",
+                Durable::AfterPowerCut => "FULL",
+            };
+            self.database.pragma_update(None, "synchronous", level)?;
+            self.durable = durable;
+        }
         let transaction = self.database.transaction()?;
         for change in changes {
             match change {
@@ -188,13 +207,16 @@ mod tests {
         let path = dir.path().join("state.db");
         let mut store = Store::open(&path).expect("opened");
         store
-            .commit(&[Change::Put(record("a", 65_536)), Change::Put(record("b", 131_072))])
+            .commit(
+                &[Change::Put(record("a", 65_536)), Change::Put(record("b", 131_072))],
+                Durable::AfterPowerCut,
+            )
             .expect("committed");
         store
-            .commit(&[
-                Change::Saved { id: "a".into(), saved: "{1}".into() },
-                Change::Delete { id: "b".into() },
-            ])
+            .commit(
+                &[Change::Saved { id: "a".into(), saved: "{1}".into() }, Change::Delete { id: "b".into() }],
+                Durable::AfterCrash,
+            )
             .expect("committed");
         drop(store);
 
@@ -209,7 +231,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut store = Store::open(&dir.path().join("state.db")).expect("opened");
         let same_range = [Change::Put(record("a", 65_536)), Change::Put(record("b", 65_536))];
-        store.commit(&same_range).expect_err("a range belongs to one container");
+        store.commit(&same_range, Durable::AfterPowerCut).expect_err("a range belongs to one container");
         assert_eq!(store.containers().expect("read"), vec![]);
     }
 
