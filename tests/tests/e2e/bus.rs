@@ -1,5 +1,7 @@
 //! The interfaces as other programs see them: gdbus peer to peer, busctl on a bus.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use wharf_tests::e2e::{Tool, Wharf, eventually, project, text};
 
@@ -186,6 +188,58 @@ fn busctl_sees_and_uses_the_interfaces_on_a_bus() {
     wharf.stop_daemon();
     drop(bus);
     wharf.launch();
+}
+
+/// A client that authenticates and then does nothing at all.
+fn silent_client(wharf: &Wharf) -> UnixStream {
+    let mut stream = UnixStream::connect(wharf.socket()).unwrap();
+    // Uid 0, in hexadecimal of its digits.
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\n").unwrap();
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"OK");
+    stream.write_all(b"BEGIN\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn client_that_reads_nothing_holds_nobody_up() {
+    let wharf = Wharf::start();
+    let _clients: Vec<UnixStream> = (0..3).map(|_| silent_client(&wharf)).collect();
+    // Each life is a dozen signals; a socket takes fewer than two hundred.
+    for _ in 0..40 {
+        wharf.ctl(["run", "--rm", "wharf/demo", "true"]).patience(10).ok();
+    }
+    assert_eq!(wharf.ok(["ps", "-aq"]), "");
+}
+
+#[test]
+fn connections_are_bounded_and_idle_handshakes_cut_off() {
+    let wharf = Wharf::start_with("[limits]\nconnections = 3");
+    let mut idle: Vec<UnixStream> = (0..3).map(|_| UnixStream::connect(wharf.socket()).unwrap()).collect();
+    // Those who wait at the door without a word have to go, and then there is room.
+    eventually(15, "there is room again", || wharf.output(["version"]).status == 0);
+    let mut byte = [0];
+    assert_eq!(idle[0].read(&mut byte).unwrap_or(0), 0, "it was closed");
+    let talking: Vec<UnixStream> = (0..3).map(|_| silent_client(&wharf)).collect();
+    let refused = wharf.output(["ps"]);
+    assert_eq!(refused.status, 1, "a fourth one: {}", refused.stdout);
+    drop(talking);
+    eventually(5, "there is room again", || wharf.output(["ps"]).status == 0);
+}
+
+#[test]
+fn only_root_may_use_the_private_socket() {
+    let wharf = Wharf::shared();
+    // Even if the file's mode let it.
+    let mut tool = Tool::new("setpriv");
+    tool.command()
+        .args(["--reuid", "65534", "--clear-groups", "--"])
+        .arg(wharf_tests::e2e::binary("ctl"))
+        .arg("ps");
+    tool.command().env("WHARF_SOCKET", wharf.socket());
+    let output = tool.output();
+    assert_ne!(output.status, 0, "{}", output.stdout);
 }
 
 #[test]

@@ -140,17 +140,20 @@ fn follower_of_a_log_hears_that_the_daemon_has_gone() {
     wharf.launch();
 }
 
-/// The pid of the process that does this for a daemon's runtime directory.
+/// The pid of the process that does this for a daemon's runtime directory. A creator answers just before it becomes
+/// the keeper.
 fn child_of_nobody(name: &str, argument: &str) -> i32 {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid: &i32| {
+    let mut found = None;
+    eventually(5, &format!("there is a {name} for {argument}"), || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        found = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &i32| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split('\0');
             words.next() == Some(name) && words.any(|word| word.contains(argument))
-        })
-        .unwrap_or_else(|| panic!("no {name} for {argument}"))
+        });
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 fn kill(pid: i32) {
