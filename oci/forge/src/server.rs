@@ -28,11 +28,12 @@ pub fn serve(path: &Path) -> Result<()> {
     }
     // What a creator or a keeper leaves behind when it is killed is ours to reap, whatever the host's init does.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
+    let open_files = raise_open_files()?;
     let keeper = keeper::sealed()?;
     let signals = take_signals()?;
     let listener = listen(path)?;
     let inode = std::fs::symlink_metadata(path).context("looking at the socket")?.ino();
-    let forge = Forge { listener, signals, keeper, children: Vec::new() };
+    let forge = Forge { listener, signals, keeper, open_files, children: Vec::new() };
     let result = forge.run();
     // Another forge may have taken the place meanwhile.
     if std::fs::symlink_metadata(path).is_ok_and(|now| now.ino() == inode) {
@@ -45,6 +46,8 @@ struct Forge {
     listener: UnixListener,
     signals: OwnedFd,
     keeper: OwnedFd,
+    /// The limit as it was, for the children: containers inherit it.
+    open_files: libc::rlimit,
     children: Vec<Child>,
 }
 
@@ -151,6 +154,8 @@ impl Forge {
     /// In the child.
     fn work(&mut self, connection: UnixStream, _working: OwnedFd) -> ! {
         sys::reset_signals();
+        // SAFETY: a valid structure; the hard limit is as it was.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.open_files) };
         // What belongs to the forge; above all the other children's pipes and the listening socket.
         // SAFETY: the forge's values are not used in this process again, and it ends without dropping them.
         unsafe {
@@ -167,6 +172,23 @@ impl Forge {
         handle(&connection, &self.keeper);
         sys::exit(0)
     }
+}
+
+/// Let us have the descriptors that [`MAX_CHILDREN`] need; the limit as it was.
+fn raise_open_files() -> Result<libc::rlimit> {
+    const NEEDED: u64 = 64 + 4 * MAX_CHILDREN as u64;
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: valid places for reading and writing a limit.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) == -1 {
+            return Err(std::io::Error::last_os_error()).context("reading the limit of open files");
+        }
+        let raised = libc::rlimit { rlim_cur: before.rlim_cur.max(NEEDED).min(before.rlim_max), ..before };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == -1 {
+            return Err(std::io::Error::last_os_error()).context("raising the limit of open files");
+        }
+    }
+    Ok(before)
 }
 
 /// SIGTERM, SIGINT and SIGCHLD come as reads; SIGHUP and the rest of a terminal's signals do not concern us.
