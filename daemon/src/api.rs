@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use wharf_bus::types::{
     AttachOptions, ExecOptions, ImageInfo, LoadOptions, LogOptions, ProcessInfo, StartOptions, Stats, Streams,
 };
@@ -52,6 +53,8 @@ pub struct Api {
     wishes: mpsc::Sender<Wish>,
     execs: Mutex<Execs>,
     next_exec: AtomicU64,
+    /// Readers of logs and waits for execs; they end by themselves, or with wharfd.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// Execs by number; those that ended stay until they are pushed out, so that a late question finds the answer.
@@ -79,6 +82,7 @@ impl Api {
             execs: Mutex::default(),
             // Unique also among sub-cgroups that an earlier wharfd left.
             next_exec: AtomicU64::new(clock::wall_micros()),
+            tasks: Mutex::default(),
         }
     }
 
@@ -404,8 +408,7 @@ impl Api {
                 execs.running.remove(&oldest);
             }
         }
-        // Ends with the exec; the code is nobody's but the asker's, so nothing is lost with the task.
-        tokio::spawn(async move {
+        self.spawn(async move {
             match wait_exec(started).await {
                 Ok(wait_status) => drop(sender.send_replace(Some(wharf_oci::exit_code(wait_status)))),
                 Err(error) => {
@@ -436,7 +439,7 @@ impl Api {
         let (source, sink) = std::io::pipe().map_err(failed)?;
         let alive = |view: &View| view.is_running() || view.state == "starting";
         let (sender, running) = watch::channel(alive(&watch.borrow_and_update()));
-        tokio::spawn(async move {
+        self.spawn(async move {
             let follow = async {
                 while watch.changed().await.is_ok() {
                     let now = alive(&watch.borrow_and_update());
@@ -598,6 +601,12 @@ impl Api {
             info.extend(kib.map(|kib| ("memory".to_owned(), (kib * 1024).to_string())));
         }
         info
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().expect("no holder of the lock panics");
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     async fn wish(&self, command: Command, with: With) -> Result<Granted, Error> {

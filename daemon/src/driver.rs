@@ -294,6 +294,9 @@ impl Driver {
                     Err(error) => Err(error),
                 }
             }
+            (Command::Update { .. }, With::Limits(..)) if self.is_updating(id) => {
+                Err(Error::WrongState("another update of this container is under way; try again".into()))
+            }
             (Command::Update { .. }, With::Limits(definition, limits)) => {
                 match self.supervisor.command(now, command) {
                     Ok(_) => {
@@ -347,6 +350,10 @@ impl Driver {
         let definition = Arc::new(definition);
         self.held.insert(id, Held { definition, first_id, stdio, update: None, oom_killed: false });
         Ok(())
+    }
+
+    fn is_updating(&self, id: Id) -> bool {
+        self.held.get(&id).is_some_and(|held| held.update.is_some())
     }
 
     fn wanted_run(&self, id: Id) -> Option<u64> {
