@@ -85,10 +85,12 @@ fn volumes_are_checked() {
     refused(&wharf, &["--tmpfs", "/proc", image, "true"], &["/proc"]);
     refused(&wharf, &["--tmpfs", "/x:size=lots", image, "true"], &["size"]);
     // A symbolic link of the image cannot smuggle one in either.
+    // (Not /tmp: other tests mount below it.)
+    let volume = format!("{}:/link", wharf.scratch("link-volume").display());
     let root = wharf.scratch("link-to-proc");
     wharf_tests::e2e::image::busybox_rootfs(&root);
     std::os::unix::fs::symlink("/proc", root.join("link")).unwrap();
-    refused(&wharf, &["--rootfs", &root.display().to_string(), "-v", "/tmp:/link", "/bin/true"], &["/link"]);
+    refused(&wharf, &["--rootfs", &root.display().to_string(), "-v", &volume, "/bin/true"], &["/link"]);
 }
 
 #[test]
