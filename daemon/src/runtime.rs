@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use wharf_oci::bundle::{Host, Placement};
@@ -170,6 +170,7 @@ impl Runtime {
     fn create_blocking(&self, start: &Start, run_dir: &Path) -> Result<Started, Failure> {
         let Start { id, run, definition, first_id, stdio } = start;
         let (id, run) = (*id, *run);
+        let begin = Instant::now();
         let container = self.paths.container(id);
         let log = self.paths.log(id);
         (|| {
@@ -228,7 +229,10 @@ impl Runtime {
             })
             .map_err(|error| failed(format!("preparing {}: {error}", run_dir.display())))?;
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.forge.create(create, &fds).map_err(start_failure)
+        let prepared = begin.elapsed();
+        let created = self.forge.create(create, &fds).map_err(start_failure);
+        tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), "created");
+        created
     }
 
     fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>, warnings: Vec<String>) {
@@ -390,7 +394,9 @@ impl Runtime {
 
     fn cleanup_blocking(&self, id: Id, run: Run) -> anyhow::Result<()> {
         let cgroup = self.paths.cgroup(id, run);
+        let begin = Instant::now();
         self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
+        tracing::debug!(container = ?id, took = ?begin.elapsed(), "cgroup removed");
         remove_tree(&self.paths.run(id, run))?;
         let record = self.paths.container(id).join(ExitRecord::file_name(run.0));
         gone(std::fs::remove_file(&record)).with_context(|| format!("removing {}", record.display()))
