@@ -580,16 +580,16 @@ fn exit_info(pidfd: &OwnedFd) -> Option<i32> {
     (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
-/// Are the processes of a cgroup frozen, as far as the kernel says?
+/// Are the processes of a cgroup frozen, as far as the kernel says? Either freezer may have been used.
 fn is_frozen(cgroup: &str) -> bool {
     let mode = stats::CgroupMode::current();
-    let file = match (mode.directory("freezer", cgroup), mode.unified_directory(cgroup)) {
-        (Ok(Some(v1)), _) => v1.join("freezer.state"),
-        (_, Ok(Some(v2))) => v2.join("cgroup.freeze"),
-        (_, _) => return false,
+    let says = |directory: io::Result<Option<PathBuf>>, file: &str, words: &[&str]| {
+        let path = directory.ok().flatten().map(|directory| directory.join(file));
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        words.contains(&text.trim())
     };
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    matches!(text.trim(), "FROZEN" | "FREEZING" | "1")
+    says(mode.unified_directory(cgroup), "cgroup.freeze", &["1"])
+        || says(mode.directory("freezer", cgroup), "freezer.state", &["FROZEN", "FREEZING"])
 }
 
 fn gone(result: io::Result<()>) -> io::Result<()> {
