@@ -67,7 +67,8 @@ deny:
 	@scripts/need build
 	scripts/deny
 
-install: release
+# Under sudo, which has no cargo as a rule, what was built before is installed: `make release && sudo make install`.
+install: $(if $(SUDO_USER),,release)
 	scripts/install install target/release '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(UNITDIR)' '$(DBUSDIR)' '$(MANDIR)'
 
 uninstall:

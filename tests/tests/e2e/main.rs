@@ -8,6 +8,7 @@ mod bus;
 mod crash;
 mod images;
 mod input;
+mod install;
 mod isolation;
 mod lifecycle;
 mod limits;
