@@ -83,15 +83,7 @@ impl Store {
     pub fn containers(&self) -> anyhow::Result<Vec<Record>> {
         let mut query =
             self.database.prepare("SELECT id, name, definition, saved, first_id FROM container")?;
-        let rows = query.query_map([], |row| {
-            Ok(Record {
-                id: row.get(0)?,
-                name: row.get(1)?,
-                definition: row.get(2)?,
-                saved: row.get(3)?,
-                first_id: row.get(4)?,
-            })
-        })?;
+        let rows = query.query_map([], Record::from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -154,17 +146,22 @@ impl Store {
             .query_row(
                 "SELECT id, name, definition, saved, first_id FROM container WHERE id = ?1",
                 params![id],
-                |row| {
-                    Ok(Record {
-                        id: row.get(0)?,
-                        name: row.get(1)?,
-                        definition: row.get(2)?,
-                        saved: row.get(3)?,
-                        first_id: row.get(4)?,
-                    })
-                },
+                Record::from_row,
             )
             .optional()?)
+    }
+}
+
+impl Record {
+    /// From columns in the order in which every query here names them.
+    fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            definition: row.get(2)?,
+            saved: row.get(3)?,
+            first_id: row.get(4)?,
+        })
     }
 }
 
