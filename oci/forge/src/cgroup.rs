@@ -8,6 +8,7 @@
 //! cgroups-rs makes the cgroups, sets limits and freezes; where its order of writes or its units are not docker's
 //! the files are written here. A cgroup is named by its absolute path, the same in every hierarchy.
 
+use crate::devices;
 use anyhow::{Context, Result, bail};
 use cgroups_rs::blkio::BlkIoController;
 use cgroups_rs::cpu::CpuController;
@@ -16,7 +17,8 @@ use cgroups_rs::freezer::FreezerController;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::pid::PidController;
 use cgroups_rs::{Controller, Controllers, MaxValue};
-use rustix::fd::OwnedFd;
+use libcontainer::oci_spec::runtime::LinuxDeviceCgroup;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::io::{self, Write};
@@ -166,7 +168,7 @@ impl Cgroup {
     }
 
     /// Limits that would hinder those who make a container; to be set when it is made.
-    pub fn late(&self, limits: &Limits, devices: Vec<String>) -> Result<Late> {
+    pub fn late(&self, limits: &Limits, rules: &[LinuxDeviceCgroup]) -> Result<Late> {
         let controller = |controller| -> Option<PathBuf> {
             let mount_point = cgroups_rs::hierarchies::V1::new().get_mount_point(controller)?;
             Some(mount_point.join(&self.path))
@@ -187,10 +189,12 @@ impl Cgroup {
             None => None,
         };
         let devices = match controller(Controllers::Devices).filter(|_| !v2) {
-            Some(directory) => {
-                Some((open(directory.join("devices.deny"))?, open(directory.join("devices.allow"))?, devices))
-            }
-            None => None,
+            Some(directory) => DeviceGuard::Files {
+                deny: open(directory.join("devices.deny"))?,
+                allow: open(directory.join("devices.allow"))?,
+                rules: rules.to_vec(),
+            },
+            None => DeviceGuard::Program { cgroup: self.open_unified()?, rules: rules.to_vec() },
         };
         Ok(Late { pids, devices })
     }
@@ -407,8 +411,13 @@ impl Cgroup {
 /// See [`Cgroup::late`]. Open files, since it is set where the v1 hierarchies are out of sight.
 pub struct Late {
     pids: Option<(std::fs::File, String)>,
-    /// deny, allow, and the rules with their sign in front.
-    devices: Option<(std::fs::File, std::fs::File, Vec<String>)>,
+    devices: DeviceGuard,
+}
+
+/// What enforces the rules about devices: the v1 controller, or a program in the v2 hierarchy.
+enum DeviceGuard {
+    Files { deny: std::fs::File, allow: std::fs::File, rules: Vec<LinuxDeviceCgroup> },
+    Program { cgroup: OwnedFd, rules: Vec<LinuxDeviceCgroup> },
 }
 
 impl Late {
@@ -417,17 +426,22 @@ impl Late {
         if let Some((file, max)) = &mut self.pids {
             file.write_all(max.as_bytes()).with_context(|| format!("setting the pids limit to {max}"))?;
         }
-        if let Some((deny, allow, rules)) = &mut self.devices {
-            for rule in rules {
-                let (file, rule) = match rule.strip_prefix('-') {
-                    Some(rule) => (&mut *deny, rule),
-                    None => (&mut *allow, rule.trim_start_matches('+')),
-                };
-                file.write_all(rule.as_bytes())
-                    .with_context(|| format!("setting the device rule {rule:?}"))?;
-            }
-        }
         Ok(())
+    }
+
+    /// Let it reach the devices that its rules name, and no others.
+    pub fn guard_devices(&mut self) -> Result<()> {
+        match &mut self.devices {
+            DeviceGuard::Files { deny, allow, rules } => {
+                for rule in rules {
+                    let file = if rule.allow() { &mut *allow } else { &mut *deny };
+                    file.write_all(rule.to_string().as_bytes())
+                        .with_context(|| format!("setting the device rule \"{rule}\""))?;
+                }
+                Ok(())
+            }
+            DeviceGuard::Program { cgroup, rules } => devices::restrict(cgroup.as_fd(), rules),
+        }
     }
 }
 

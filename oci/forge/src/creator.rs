@@ -24,7 +24,8 @@ use crate::{idmap, limits, users};
 use anyhow::{Context, Result, bail};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{
-    Capabilities, LinuxIdMappingBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, Spec,
+    Capabilities, LinuxDeviceCgroup, LinuxIdMappingBuilder, LinuxNamespaceType, PosixRlimit,
+    PosixRlimitBuilder, Spec,
 };
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -279,7 +280,9 @@ impl Creation<'_> {
             let tty_group = stage::host_id(request.id_map, 5);
             console::give(&console::slave_of(master)?, expected.uid, tty_group)?;
         }
-        if let Some(adjustment) = request.oom_score_adj {
+        // That of the forge, which a service manager may spare (OOMScoreAdjust), is not for containers.
+        let spared = || limits::own_oom_score_adjustment().is_some_and(|own| own < 0).then_some(0);
+        if let Some(adjustment) = request.oom_score_adj.or_else(spared) {
             self.warnings.extend(limits::adjust_oom_score(pid, adjustment)?);
         }
 
@@ -292,6 +295,15 @@ impl Creation<'_> {
             .context("the container is not confined as asked and was not started")?;
         inspection::check_cgroup(pid, self.cgroup)?;
         late.set()?;
+        if let Err(error) = late.guard_devices() {
+            // Root of a user namespace can make no devices, and volumes are mounted without.
+            if request.id_map.is_none() {
+                return Err(
+                    error.context("without a user namespace only this keeps it from the host's disks")
+                );
+            }
+            self.warnings.push(format!("devices are kept away by the user namespace only: {error:#}"));
+        }
 
         let listen = keeper::listen(&run_dir)?;
         let started_boottime_ns = sys::boottime_ns();
@@ -466,15 +478,9 @@ fn fill_in(
     Ok(capabilities)
 }
 
-/// The rules of the v1 devices controller, a sign in front of each.
-fn device_rules(spec: &Spec) -> Vec<String> {
+fn device_rules(spec: &Spec) -> &[LinuxDeviceCgroup] {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rules = resources.and_then(|resources| resources.devices().as_ref());
-    rules
-        .into_iter()
-        .flatten()
-        .map(|rule| format!("{}{rule}", if rule.allow() { '+' } else { '-' }))
-        .collect()
+    resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default()
 }
 
 /// HOME must be there: without it the library would ask NSS, which runs code of the image's.

@@ -51,6 +51,11 @@ pub fn resource(name: &str) -> Option<u32> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
+/// This process' oom_score_adj, which its children inherit.
+pub fn own_oom_score_adjustment() -> Option<i32> {
+    std::fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()
+}
+
 /// Set a process' oom_score_adj as low as we may.
 pub fn adjust_oom_score(pid: i32, wanted: i32) -> Result<Option<String>> {
     let file = format!("/proc/{pid}/oom_score_adj");

@@ -13,6 +13,7 @@ mod capabilities;
 mod cgroup;
 mod console;
 mod creator;
+mod devices;
 mod exec;
 mod idmap;
 mod inspection;
