@@ -266,6 +266,28 @@ fn programs_of_ours_cannot_be_overwritten_from_inside() {
 }
 
 #[test]
+fn devices_are_out_of_reach_even_for_the_hosts_root() {
+    let wharf = Wharf::shared();
+    // The terminal of the system is a device on every host, and not the container's.
+    let script = "mknod /tmp/null c 1 3 && echo x > /tmp/null && echo null; \
+        mknod /tmp/other c 4 0 2> /dev/null && echo other made; mknod /tmp/disk b 1 0 2> /dev/null && echo disk made; true";
+    let root = ["run", "--rm", "--userns", "host", "--cap-add", "MKNOD", wharf.busybox(), "sh", "-c", script];
+    assert_eq!(wharf.ok(root), "null");
+    let mapped = ["run", "--rm", "--cap-add", "MKNOD", wharf.busybox(), "sh", "-c", script];
+    assert_eq!(wharf.ok(mapped), "");
+}
+
+#[test]
+fn what_spares_the_daemon_from_the_out_of_memory_killer_spares_no_container() {
+    let wharf = Wharf::shared();
+    let container = wharf.run([wharf.busybox(), "sleep", "1000"]);
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let expected = own.max(0).to_string();
+    assert_eq!(container.exec(["cat", "/proc/1/oom_score_adj"]), expected);
+    assert_eq!(container.exec(["cat", "/proc/self/oom_score_adj"]), expected);
+}
+
+#[test]
 fn hostile_image_cannot_reach_the_host_through_dev() {
     let wharf = Wharf::shared();
     let canary = wharf.scratch("canary");
