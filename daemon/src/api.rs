@@ -472,19 +472,15 @@ impl Api {
     /// What a container's cgroup says.
     pub async fn stats(&self, id: &str) -> Result<Stats, Error> {
         let view = self.running(id)?;
-        let read = tokio::task::spawn_blocking(move || {
-            let mut reader = stats::Reader::open(&view.cgroup)?;
-            reader.read()
-        });
+        let (id, runtime) = (parse(id)?, self.runtime.clone());
+        let read = tokio::task::spawn_blocking(move || runtime.stats(id, Run(view.run)));
         Ok(as_stats(&read.await.map_err(failed)?.map_err(failed)?))
     }
 
     /// What a container's cgroup says, for one scrape; nothing if it has none. Blocks for some file reads.
     pub fn stats_now(&self, view: &View) -> Option<Stats> {
-        view.is_running()
-            .then(|| stats::Reader::open(&view.cgroup).and_then(|mut reader| reader.read()).ok())?
-            .as_ref()
-            .map(as_stats)
+        let id = view.id.parse().ok()?;
+        view.is_running().then(|| self.runtime.stats(id, Run(view.run)).ok())?.as_ref().map(as_stats)
     }
 
     /// Load images.

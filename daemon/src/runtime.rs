@@ -30,6 +30,9 @@ use wharf_supervisor::{Exit, ExitStatus, Fact, Failure, Id, Observed, Run, Stamp
 /// Starts at a time: enough to keep every core and the disk busy, few enough that a boot storm of hundreds of
 /// containers does not make each of them slow.
 const STARTS: usize = 16;
+/// Containers whose cgroup files are kept open; with some twenty descriptors each this stays far below the usual hard
+/// limit of half a million, and within the smallest one that we have met (20,000).
+const READERS: usize = 512;
 /// Docker's defaults are without any bound, which fills disks; these are podman's and kubelet's order of size.
 const LOG_MAX_SIZE: u64 = 10 << 20;
 const LOG_MAX_FILES: u32 = 5;
@@ -76,6 +79,8 @@ pub struct Runtime {
     live: Mutex<HashMap<Id, Live>>,
     /// The last thing that was said about each run, for a kill that came too late.
     last_words: Mutex<HashMap<Id, (Run, Fact)>>,
+    /// Open files of the cgroups that somebody asked about.
+    readers: Mutex<HashMap<Id, (Run, stats::Reader)>>,
     starts: Semaphore,
 }
 
@@ -113,6 +118,7 @@ impl Runtime {
             facts,
             live: Mutex::default(),
             last_words: Mutex::default(),
+            readers: Mutex::default(),
             starts: Semaphore::new(STARTS),
         }
     }
@@ -120,6 +126,22 @@ impl Runtime {
     /// The living run of a container.
     pub fn live(&self, id: Id) -> Option<Live> {
         self.live.lock().expect("no holder of the lock panics").get(&id).cloned()
+    }
+
+    /// What the cgroup of a living run says. Its files stay open for the next time.
+    pub fn stats(&self, id: Id, run: Run) -> io::Result<stats::Stats> {
+        let kept = self.readers.lock().expect("no holder of the lock panics").remove(&id);
+        let mut reader = match kept {
+            Some((of, reader)) if of == run => reader,
+            Some(_) | None => stats::Reader::open(&self.paths.cgroup(id, run))?,
+        };
+        let stats = reader.read()?;
+        let mut readers = self.readers.lock().expect("no holder of the lock panics");
+        // Looked at under the lock: `watch` first forgets the run and then its reader.
+        if readers.len() < READERS && self.live(id).is_some_and(|live| live.run == run) {
+            readers.insert(id, (run, reader));
+        }
+        Ok(stats)
     }
 
     async fn tell(&self, fact: Fact) {
@@ -259,6 +281,7 @@ impl Runtime {
         oom.abort();
         let oom_killed = self.oom_kills(id, run) > 0;
         self.live.lock().expect("no holder of the lock panics").remove(&id);
+        self.readers.lock().expect("no holder of the lock panics").remove(&id);
         self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
     }
 
