@@ -3,6 +3,7 @@
 # make check      formatting, lints, documentation, licences and bans
 # make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
 # make bench      side by side with crun; results in docs/results/
+# make vm         the e2e tests on pure cgroup v2 with systemd, in a virtual machine; VM_TESTS names some of them
 # make soak       start and remove containers for SOAK_MINUTES and look for what is left behind
 # make fuzz       property tests with FUZZ_CASES cases each, simulated hosts with FUZZ_SEEDS seeds
 #
@@ -26,6 +27,7 @@ SOAK_MINUTES ?= 5
 FUZZ_CASES ?= 100000
 FUZZ_SEEDS ?= 1000000
 BENCH_ROUNDS ?= 40
+VM_TESTS ?=
 # e2e tests mostly wait for the kernel, so more of them than there are processors run at a time.
 E2E_THREADS ?= 4
 
@@ -35,7 +37,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER ?= sudo -E
 SUDO := sudo
 endif
 
-.PHONY: help demo build release test check install uninstall soak fuzz bench deny
+.PHONY: help demo build release test check install uninstall soak fuzz bench vm deny
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -77,6 +79,11 @@ uninstall:
 bench: release
 	@scripts/need bench
 	$(SUDO) benches/run target/release $(BENCH_ROUNDS)
+
+# Some ten minutes where nothing but emulation (qemu's TCG) is at hand.
+vm: build
+	@scripts/need vm
+	tests/vm/run target/debug $(VM_TESTS)
 
 soak: release
 	@scripts/need demo
