@@ -1,5 +1,5 @@
 //! `ctl` as a user meets it where no daemon is needed: help, mistakes on the command line, a daemon that is not there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::process::{Command, Output, Stdio};
 

@@ -10,12 +10,13 @@ use crate::paths::Paths;
 use crate::processes;
 use crate::runtime::{Runtime, Stdio};
 use crate::view::{LookupError, Notice, View, Views};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -399,7 +400,7 @@ impl Api {
     fn follow_exec(&self, number: u64, started: Executing) {
         let (sender, receiver) = watch::channel(None);
         {
-            let mut execs = self.execs.lock().expect("no holder of the lock panics");
+            let mut execs = self.execs.lock();
             execs.running.insert(number, receiver);
             execs.order.push_back(number);
             if execs.order.len() > EXECS_KEPT
@@ -423,7 +424,7 @@ impl Api {
         self.view(id)?;
         let unknown = || Error::InvalidArgument(format!("exec: there is no exec {exec}, or it is long over"));
         let mut watch = {
-            let execs = self.execs.lock().expect("no holder of the lock panics");
+            let execs = self.execs.lock();
             execs.running.get(&exec).cloned().ok_or_else(unknown)?
         };
         let code = watch.wait_for(Option::is_some).await.ok().and_then(|code| *code);
@@ -600,7 +601,7 @@ impl Api {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().expect("no holder of the lock panics");
+        let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }

@@ -104,6 +104,7 @@ impl Definition {
     }
 
     /// As it is to be written down.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a definition has string keys only")
     }

@@ -2,8 +2,9 @@
 
 use crate::clock;
 use crate::view::{Notice, Views};
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use wharf_bus::types::EventRecord;
 
 /// Kept in memory: some hours of a busy host, about 1 MiB.
@@ -32,7 +33,7 @@ impl Events {
     pub fn add(&self, kind: &str, container: &str, name: &str, details: &[(&str, String)]) {
         let details: HashMap<String, String> =
             details.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        let mut ring = self.ring.lock().expect("no holder of the lock panics");
+        let mut ring = self.ring.lock();
         ring.last += 1;
         let event = Arc::new(EventRecord {
             sequence: ring.last,
@@ -52,12 +53,12 @@ impl Events {
 
     /// The number of the last event; 0 if there was none.
     pub fn last(&self) -> u64 {
-        self.ring.lock().expect("no holder of the lock panics").last
+        self.ring.lock().last
     }
 
     /// Those after this number, oldest first.
     pub fn since(&self, sequence: u64) -> Vec<EventRecord> {
-        let ring = self.ring.lock().expect("no holder of the lock panics");
+        let ring = self.ring.lock();
         ring.events
             .iter()
             .filter(|event| event.sequence > sequence)

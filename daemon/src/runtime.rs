@@ -10,11 +10,12 @@ use crate::clock;
 use crate::definition::Definition;
 use crate::paths::{Paths, own_directory};
 use anyhow::Context;
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
@@ -125,18 +126,18 @@ impl Runtime {
 
     /// The living run of a container.
     pub fn live(&self, id: Id) -> Option<Live> {
-        self.live.lock().expect("no holder of the lock panics").get(&id).cloned()
+        self.live.lock().get(&id).cloned()
     }
 
     /// What the cgroup of a living run says. Its files stay open for the next time.
     pub fn stats(&self, id: Id, run: Run) -> io::Result<stats::Stats> {
-        let kept = self.readers.lock().expect("no holder of the lock panics").remove(&id);
+        let kept = self.readers.lock().remove(&id);
         let mut reader = match kept {
             Some((of, reader)) if of == run => reader,
             Some(_) | None => stats::Reader::open(&self.paths.cgroup(id, run))?,
         };
         let stats = reader.read()?;
-        let mut readers = self.readers.lock().expect("no holder of the lock panics");
+        let mut readers = self.readers.lock();
         // Looked at under the lock: `watch` first forgets the run and then its reader.
         if readers.len() < READERS && self.live(id).is_some_and(|live| live.run == run) {
             readers.insert(id, (run, reader));
@@ -146,7 +147,7 @@ impl Runtime {
 
     async fn tell(&self, fact: Fact) {
         if let (Fact::Exited { id, run, .. } | Fact::StartFailed { id, run, .. }, fact) = (&fact, &fact) {
-            let mut last = self.last_words.lock().expect("no holder of the lock panics");
+            let mut last = self.last_words.lock();
             last.insert(*id, (*run, fact.clone()));
         }
         // The driver lives as long as the process.
@@ -258,7 +259,7 @@ impl Runtime {
     }
 
     fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>, warnings: Vec<String>) {
-        self.live.lock().expect("no holder of the lock panics").insert(id, Live { run, pidfd, warnings });
+        self.live.lock().insert(id, Live { run, pidfd, warnings });
     }
 
     /// Stay with a run to its end.
@@ -280,8 +281,8 @@ impl Runtime {
         };
         oom.abort();
         let oom_killed = self.oom_kills(id, run) > 0;
-        self.live.lock().expect("no holder of the lock panics").remove(&id);
-        self.readers.lock().expect("no holder of the lock panics").remove(&id);
+        self.live.lock().remove(&id);
+        self.readers.lock().remove(&id);
         self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
     }
 
@@ -372,7 +373,7 @@ impl Runtime {
     /// End everything of a run.
     pub async fn kill(self: Arc<Self>, id: Id, run: Run) {
         let last = {
-            let last_words = self.last_words.lock().expect("no holder of the lock panics");
+            let last_words = self.last_words.lock();
             last_words.get(&id).filter(|(of, _)| *of == run).map(|(_, fact)| fact.clone())
         };
         if let Some(fact) = last {
@@ -427,7 +428,7 @@ impl Runtime {
 
     /// Remove all files of a container.
     pub async fn delete(self: Arc<Self>, id: Id) -> anyhow::Result<()> {
-        self.last_words.lock().expect("no holder of the lock panics").remove(&id);
+        self.last_words.lock().remove(&id);
         tokio::task::spawn_blocking(move || remove_tree(&self.paths.container(id))).await?
     }
 

@@ -109,6 +109,7 @@ impl Saved {
     }
 
     /// As JSON.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("no map with other keys than strings")
     }

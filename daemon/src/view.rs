@@ -1,8 +1,9 @@
 //! What the world sees of each container: one immutable snapshot, replaced by the driver at every change, so that
 //! readers (D-Bus getters, metrics, those who wait for something) never meet the supervisor's lock.
 
+use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 use wharf_bus::Spec;
 use wharf_bus::types::EventRecord;
@@ -141,7 +142,7 @@ impl Views {
     /// A new snapshot of a new or known container.
     pub fn publish(&self, view: View) {
         let view = Arc::new(view);
-        let mut containers = self.containers.write().expect("no holder of the lock panics");
+        let mut containers = self.containers.write();
         match containers.get(&view.id) {
             None => {
                 containers.insert(view.id.clone(), watch::Sender::new(view.clone()));
@@ -158,7 +159,7 @@ impl Views {
 
     /// The container is gone. Those who watch it see the last snapshot and then the end.
     pub fn remove(&self, id: &str) {
-        let removed = self.containers.write().expect("no holder of the lock panics").remove(id);
+        let removed = self.containers.write().remove(id);
         if let Some(sender) = removed {
             self.announce(Notice::Removed(sender.borrow().clone()));
         }
@@ -166,7 +167,7 @@ impl Views {
 
     /// Every container now.
     pub fn all(&self) -> Vec<Arc<View>> {
-        let containers = self.containers.read().expect("no holder of the lock panics");
+        let containers = self.containers.read();
         containers.values().map(|sender| sender.borrow().clone()).collect()
     }
 
@@ -177,13 +178,13 @@ impl Views {
 
     /// One container now and later.
     pub fn watch(&self, id: &str) -> Option<watch::Receiver<Arc<View>>> {
-        let containers = self.containers.read().expect("no holder of the lock panics");
+        let containers = self.containers.read();
         containers.get(id).map(watch::Sender::subscribe)
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.containers.read().expect("no holder of the lock panics").len()
+        self.containers.read().len()
     }
 
     /// The container with this name, this id, or the only one whose id begins so.

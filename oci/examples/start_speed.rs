@@ -1,7 +1,7 @@
 //! How long a container takes from nothing to nothing, beside `crun run`: interleaved rounds, medians.
 //!
 //! `start_speed [ROUNDS]`, as root, with busybox-static and crun installed. Prints milliseconds.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
 
 use rustix::fd::AsFd;
 use serde_json::{Value, json};

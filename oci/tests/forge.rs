@@ -3,7 +3,7 @@
 //! Needs root, and busybox as a static program (Debian: busybox-static). Every test has a forge, a runtime directory
 //! and a cgroup subtree of its own, and compares processes, mounts and cgroups before and after.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! What the tests of several crates together stand on.
 
 // A test says what is wrong by ending.
-#![allow(clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 pub mod e2e;
 pub mod sim;

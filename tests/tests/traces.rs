@@ -1,7 +1,7 @@
 //! Nothing of a container is left: the machine after twenty of them is the machine before. Alone in its test
 //! program, since everything on the machine is compared.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
 use std::time::{Duration, Instant};
 use wharf_tests::e2e::snapshot::{Snapshot, adopt_orphans};

@@ -328,6 +328,7 @@ impl ContainerObject {
     }
 }
 
+#[expect(clippy::expect_used, reason = "impossible, as the text says")]
 fn spec(view: &View) -> String {
     serde_json::to_string(&*view.spec).expect("a spec has string keys only")
 }

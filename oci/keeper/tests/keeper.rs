@@ -1,6 +1,6 @@
 //! The keeper as its creator and wharfd see it: the static binary, started the way a creator starts it, with a
 //! shell as the container's init. Needs root for a file system of its own that can be full.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
 use std::ffi::CString;
 use std::fs::{self, File};

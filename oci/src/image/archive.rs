@@ -251,6 +251,7 @@ impl<T: Tape> Archive<T> {
         Ok(Some((offset, header)))
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn skip_data(&mut self) -> Result<(), ArchiveError> {
         let skip = self.unread;
         if skip > 0 {
@@ -294,6 +295,7 @@ impl<T: Tape> Archive<T> {
         Ok(true)
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn expect_data(&mut self, size: u64) -> Result<(), ArchiveError> {
         let padded = size.checked_next_multiple_of(BLOCK);
         // i64 is what files can be seeked by, and keeps all later sums in range.
@@ -306,6 +308,7 @@ impl<T: Tape> Archive<T> {
         Ok(())
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn extension(&mut self, offset: u64, size: u64) -> Result<Vec<u8>, ArchiveError> {
         if size > EXTENSION_MAX {
             return Err(invalid(
@@ -331,6 +334,7 @@ impl<T: Tape> Archive<T> {
         Ok(until_nul(&data).to_vec())
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn member(
         &mut self,
         first: u64,

@@ -28,6 +28,7 @@ impl Store {
         Ok(true)
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn ensure_demo(&self, program: &[u8]) -> Result<(), LoadError> {
         let doing = |source| LoadError::Io { doing: "building the demo image", source };
         let demo = Demo::build(program).map_err(doing)?;

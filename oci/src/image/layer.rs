@@ -612,6 +612,7 @@ impl Unpacker<'_> {
     }
 
     /// The directory an entry goes into, made if it is missing.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn parent(&mut self, entry: &[u8], path: &[u8]) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.parent.as_ref().is_none_or(|(last, _)| last != path) {
             let dir = match self.open_in_root(path) {

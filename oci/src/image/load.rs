@@ -571,6 +571,7 @@ impl Loader<'_> {
         Ok(())
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn load_docker_image(
         &mut self,
         source: &Source,
@@ -681,6 +682,7 @@ impl Loader<'_> {
     }
 
     /// Bring in one layer, unless it is there.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn layer(&mut self, source: &Source, input: &LayerInput<'_>) -> Result<StagedLayer, LoadError> {
         let &LayerInput { layer, layers, ref path, expected, diff_id, chain_id, .. } = input;
         let known = self.known_layer(diff_id, chain_id)?;

@@ -481,6 +481,7 @@ impl Store {
     }
 
     /// Put what was staged in place, and make it count.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     pub(super) fn commit(&self, staging: &Staging, commit: Commit) -> Result<(), StoreError> {
         let dir = File::open(&staging.path).map_err(|e| store_io("opening the staging directory", e))?;
         rustix::fs::syncfs(&dir).map_err(|e| store_io("flushing the file system", e.into()))?;
@@ -761,12 +762,14 @@ impl Store {
         document::index(&bytes, None).map_err(|source| StoreError::Document { path, source })
     }
 
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn write_index(&self, index: &Index) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec_pretty(index).expect("an index can always be written");
         self.replace(&self.path("images/index.json"), &bytes)
     }
 
     /// Replace a file so that either the old or the new content is there, even after a power cut.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let doing = |e| store_io(format!("writing {}", path.display()), e);
         // Beside the file and not in staging: a reader of the layout ignores it, and no load can remove it.

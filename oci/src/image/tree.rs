@@ -86,6 +86,7 @@ pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
 }
 
 /// Move a directory into the trash under a name that nothing there has.
+#[expect(clippy::expect_used, reason = "impossible, as the text says")]
 fn discard(
     parent: BorrowedFd<'_>,
     name: &CStr,

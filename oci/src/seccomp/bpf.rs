@@ -43,6 +43,7 @@ pub struct Prologue {
 
 impl Prologue {
     /// Its bytes, to be followed by the rest of the filter.
+    #[expect(clippy::expect_used, reason = "impossible, as the text says")]
     pub fn bytes(&self) -> Vec<u8> {
         if self.verdicts.is_empty() && self.unknown_above.is_none() {
             return Vec::new();

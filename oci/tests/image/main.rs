@@ -1,7 +1,7 @@
 //! Images against real tools, real overlays and hostile layers.
 //!
 //! Tests that need root or a tool that is not installed say so and pass, unless `WHARF_TEST_STRICT=1`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod corpus;
 mod hostile;

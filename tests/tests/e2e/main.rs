@@ -2,7 +2,7 @@
 //!
 //! Every test is independent and has its own containers; most share one daemon (see `wharf_tests::e2e`).
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
 mod bus;
 mod crash;
