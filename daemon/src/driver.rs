@@ -629,14 +629,8 @@ impl Driver {
         let warnings = held.definition.warnings.clone();
         held.definition = Arc::new(Definition { warnings, ..update.definition });
         let name = held.definition.spec.name.clone().unwrap_or_default();
-        let written = match self.supervisor.container(id) {
-            Some(_) => self.store.container(&id.to_string()).and_then(|record| {
-                let Some(record) = record else { anyhow::bail!("no record of container {id}") };
-                let definition = held.definition.to_json();
-                self.store.commit(&[Change::Put(Record { definition, ..record })], Durable::AfterPowerCut)
-            }),
-            None => Ok(()),
-        };
+        let change = Change::Definition { id: id.to_string(), definition: held.definition.to_json() };
+        let written = self.store.commit(&[change], Durable::AfterPowerCut);
         let answer = match written {
             Ok(()) => Ok(Granted { accepted: Accepted::Underway, run: None }),
             Err(error) => Err(Error::Failed(format!(

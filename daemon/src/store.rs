@@ -5,7 +5,7 @@
 //! wharfd. The whole is small and written by the driver alone; nobody else opens it.
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -128,6 +128,14 @@ impl Store {
                         bail!("no container {id} to save");
                     }
                 }
+                Change::Definition { id, definition } => {
+                    let rows = transaction
+                        .prepare_cached("UPDATE container SET definition = ?2 WHERE id = ?1")?
+                        .execute(params![id, definition])?;
+                    if rows != 1 {
+                        bail!("no container {id} to define anew");
+                    }
+                }
                 Change::Delete { id } => {
                     transaction
                         .prepare_cached("DELETE FROM container WHERE id = ?1")?
@@ -137,18 +145,6 @@ impl Store {
         }
         transaction.commit()?;
         Ok(())
-    }
-
-    /// One container.
-    pub fn container(&self, id: &str) -> anyhow::Result<Option<Record>> {
-        Ok(self
-            .database
-            .query_row(
-                "SELECT id, name, definition, saved, first_id FROM container WHERE id = ?1",
-                params![id],
-                Record::from_row,
-            )
-            .optional()?)
     }
 }
 
@@ -176,6 +172,13 @@ pub enum Change {
         id: String,
         /// Its JSON.
         saved: String,
+    },
+    /// Only the definition of a known container.
+    Definition {
+        /// Whose.
+        id: String,
+        /// Its JSON.
+        definition: String,
     },
     /// It is gone with everything that belonged to it.
     Delete {
