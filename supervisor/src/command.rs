@@ -32,6 +32,16 @@ pub enum Command {
         /// Instead of the definition's. One that ends sooner shortens a stop under way.
         grace: Option<Duration>,
     },
+    /// [`Command::Stop`] for all at once: who requires others stops before them.
+    StopAll {
+        /// As in [`Command::Stop`].
+        grace: Option<Duration>,
+    },
+    /// Forget earlier failures: one that was given up is merely ended, and back-off begins anew.
+    ResetFailed {
+        /// Of whom.
+        id: Id,
+    },
     /// Send a signal to the first process. SIGKILL ends everything, and no run is wanted any more.
     Kill {
         /// Of whom.
@@ -69,6 +79,26 @@ pub enum Command {
         /// Kill a run instead of refusing.
         force: bool,
     },
+}
+
+impl Command {
+    /// Whom it is about, if it is about one.
+    pub fn id(&self) -> Option<Id> {
+        match self {
+            Self::Create { id, .. }
+            | Self::Run { id, .. }
+            | Self::Start { id }
+            | Self::Stop { id, .. }
+            | Self::ResetFailed { id }
+            | Self::Kill { id, .. }
+            | Self::Restart { id, .. }
+            | Self::Pause { id }
+            | Self::Unpause { id }
+            | Self::Update { id }
+            | Self::Remove { id, .. } => Some(*id),
+            Self::StopAll { .. } => None,
+        }
+    }
 }
 
 /// What an accepted command means.
@@ -127,6 +157,20 @@ pub enum Rejection {
     /// A start would change nothing while it is frozen.
     #[error("container {0} is paused; unpause it instead")]
     Paused(Name),
+    /// It requires somebody who does not exist.
+    #[error("requires: there is no container {0}; create it first")]
+    UnknownRequirement(Name),
+    /// It would require itself in the end.
+    #[error("requires: {} would never start: each waits for the next", .0.iter().map(Name::as_str).collect::<Vec<_>>().join(" -> "))]
+    Cycle(Vec<Name>),
+    /// Others require it.
+    #[error("container {name} is required by {by}; remove that first, or remove this one by force")]
+    Required {
+        /// Whose removal was asked for.
+        name: Name,
+        /// Who requires it.
+        by: Name,
+    },
     /// It will be gone in a moment.
     #[error("container {0} is being removed")]
     BeingRemoved(Name),

@@ -1,6 +1,7 @@
 //! What is to be done, and what is to be told.
 
-use crate::{Goal, Id, Run, Saved, Signal, State};
+use crate::{GaveUp, Goal, Hold, Hook, Id, ProbeKind, Run, Saved, Settled, Signal, State, Time, Verdict};
+use std::time::Duration;
 
 /// Something to be done. Effects of one container are begun in the order in which they are handed out. All but
 /// `Save` and `Announce` are only begun: the outcome comes back as a [`crate::Fact`]. One without outcome is
@@ -66,6 +67,30 @@ pub enum Effect {
         /// Which.
         run: Run,
     },
+    /// Carry out a probe of the run, and end it with all it has started when the time is over. Outcome: `Probed`,
+    /// or nothing once the run is over.
+    Probe {
+        /// Of whom.
+        id: Id,
+        /// Which.
+        run: Run,
+        /// Which of its probes.
+        kind: ProbeKind,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Carry out a hook of the run. Outcome: `HookEnded`, or nothing once the run is over. It may be left alone
+    /// when its time is over, and is ended with the run at the latest.
+    Hook {
+        /// Of whom.
+        id: Id,
+        /// Which.
+        run: Run,
+        /// Which of its hooks.
+        hook: Hook,
+        /// How long it may take.
+        timeout: Duration,
+    },
     /// Remove what is left of a run that is over: processes, cgroup, directories, its exit record. Not its
     /// logs. Outcome: `CleanedUp` or `CleanupFailed`.
     Cleanup {
@@ -100,6 +125,8 @@ impl Effect {
             | Self::Freeze { id, .. }
             | Self::Thaw { id, .. }
             | Self::Limit { id, .. }
+            | Self::Probe { id, .. }
+            | Self::Hook { id, .. }
             | Self::Cleanup { id, .. }
             | Self::Delete { id }
             | Self::Announce { id, .. } => *id,
@@ -122,6 +149,34 @@ pub enum Change {
     Updated,
     /// The run was not there in time, and is killed.
     StartTimedOut(Run),
+    /// It has become ready, or has ceased to be.
+    Ready(bool),
+    /// A probe has come to another result.
+    Probe(Settled),
+    /// The run is ended for this, to be followed by another if the restart policy says so.
+    Unhealthy(Verdict),
+    /// It is going to be started again.
+    Restarting {
+        /// Not before.
+        at: Time,
+        /// How long after the end of the run before.
+        delay: Duration,
+        /// How many restarts this makes since somebody started it by hand.
+        count: u32,
+    },
+    /// It may not be started yet for this reason.
+    Held(Hold),
+    /// It is not started again.
+    GaveUp(GaveUp),
+    /// What it says of itself (sd_notify `STATUS=`).
+    Status(String),
+    /// A hook failed.
+    HookFailed {
+        /// Which.
+        hook: Hook,
+        /// A sentence for people.
+        reason: String,
+    },
     /// It is to go on running: freezing failed.
     PauseFailed {
         /// A sentence for people.

@@ -1,6 +1,7 @@
 //! What happened out there.
 
-use crate::{Id, Run, Signal, Stamp};
+use crate::{Id, ProbeKind, ProbeResult, Run, Signal, Stamp};
+use std::time::Duration;
 
 /// Something that happened. It cannot be refused, but one about a run that is over is dropped. Saying a fact
 /// twice does no harm.
@@ -47,6 +48,37 @@ pub enum Fact {
         id: Id,
         /// Which.
         run: Run,
+    },
+    /// A probe has been carried out.
+    Probed {
+        /// Of whom.
+        id: Id,
+        /// Which.
+        run: Run,
+        /// Which of its probes.
+        kind: ProbeKind,
+        /// What came of it.
+        result: ProbeResult,
+    },
+    /// A hook has been carried out.
+    HookEnded {
+        /// Of whom.
+        id: Id,
+        /// Which.
+        run: Run,
+        /// Which of its hooks.
+        hook: Hook,
+        /// Why it failed, if it did: a sentence for people.
+        failure: Option<String>,
+    },
+    /// The container has told something of itself (sd_notify).
+    Notified {
+        /// Of whom.
+        id: Id,
+        /// Which.
+        run: Run,
+        /// What.
+        notification: Notification,
     },
     /// Every process of the run is frozen. This and `Thawed` say how things are, whoever brought it about, so
     /// the last one counts: those of one run are told in the order in which they happened.
@@ -126,6 +158,9 @@ impl Fact {
             | Self::StartFailed { id, .. }
             | Self::Exited { id, .. }
             | Self::Oom { id, .. }
+            | Self::Probed { id, .. }
+            | Self::HookEnded { id, .. }
+            | Self::Notified { id, .. }
             | Self::Frozen { id, .. }
             | Self::FreezeFailed { id, .. }
             | Self::Thawed { id, .. }
@@ -145,6 +180,9 @@ impl Fact {
             | Self::StartFailed { run, .. }
             | Self::Exited { run, .. }
             | Self::Oom { run, .. }
+            | Self::Probed { run, .. }
+            | Self::HookEnded { run, .. }
+            | Self::Notified { run, .. }
             | Self::Frozen { run, .. }
             | Self::FreezeFailed { run, .. }
             | Self::Thawed { run, .. }
@@ -157,6 +195,46 @@ impl Fact {
             | Self::DeleteFailed { .. } => None,
         }
     }
+}
+
+/// What is done around a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// After the start.
+    PostStart,
+    /// Before the stop signal.
+    PreStop,
+}
+
+impl Hook {
+    /// As in a pod's `lifecycle`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PostStart => "postStart",
+            Self::PreStop => "preStop",
+        }
+    }
+}
+
+/// One message of sd_notify(3), as far as it is understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notification {
+    /// `READY=1`
+    pub ready: bool,
+    /// `RELOADING=1`: not ready until the next `READY=1`.
+    pub reloading: bool,
+    /// `STOPPING=1`
+    pub stopping: bool,
+    /// `STATUS=`
+    pub status: Option<String>,
+    /// `WATCHDOG=1`
+    pub alive: bool,
+    /// `WATCHDOG=trigger`: to be taken for dead.
+    pub trigger: bool,
+    /// `WATCHDOG_USEC=`: another period from now on.
+    pub watchdog: Option<Duration>,
+    /// `EXTEND_TIMEOUT_USEC=`: what is being waited for may take so much longer from now on.
+    pub extend: Option<Duration>,
 }
 
 /// How a run ended.

@@ -17,6 +17,11 @@ impl Id {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// Some bits of it, where something has to differ from container to container.
+    pub(crate) fn seed(self) -> u64 {
+        self.0.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+    }
 }
 
 impl fmt::Display for Id {

@@ -1,6 +1,8 @@
 //! What outlives the process that supervises, and what the next one finds.
 
-use crate::{Ending, Goal, Process, Run, Stamp, State, Time};
+use crate::{
+    Ending, GaveUp, Goal, Last, Process, Restarts, Run, SavedVitals, Stamp, State, Time, Wait,
+};
 
 /// What is durable of a container beside its definition: plain data, to be written down as it is.
 ///
@@ -13,6 +15,10 @@ pub struct Saved {
     pub phase: Phase,
     /// When the last run started, if it did.
     pub started: Option<Stamp>,
+    /// What is remembered of earlier restarts.
+    pub restarts: Restarts,
+    /// How the last run is, or was.
+    pub vitals: SavedVitals,
 }
 
 /// How far a container got: a [`crate::State`] without what a new supervisor finds out for itself.
@@ -20,6 +26,15 @@ pub struct Saved {
 pub enum Phase {
     /// Never started.
     Created,
+    /// It is to be started as soon as it may.
+    Waiting {
+        /// The run before, if there was one.
+        last: Option<Last>,
+        /// Not before.
+        start_at: Time,
+        /// What it waits for.
+        wait: Wait,
+    },
     /// A start was about to begin.
     Starting {
         /// Which.
@@ -63,6 +78,15 @@ pub enum Phase {
         /// How it ended.
         ending: Ending,
     },
+    /// Likewise, and there is to be no other by itself.
+    GivenUp {
+        /// Which.
+        run: Run,
+        /// How it ended.
+        ending: Ending,
+        /// Why.
+        why: GaveUp,
+    },
     /// Everything of the container was about to be removed.
     Removing,
 }
@@ -74,23 +98,36 @@ impl Phase {
         match self {
             Self::Starting { run } | Self::Canceling { run, .. } | Self::Killing { run } => Some(*run),
             Self::Running { process } | Self::Stopping { process, .. } => Some(process.run),
-            Self::Created | Self::CleaningUp { .. } | Self::Ended { .. } | Self::Removing => None,
+            Self::Created
+            | Self::Waiting { .. }
+            | Self::CleaningUp { .. }
+            | Self::Ended { .. }
+            | Self::GivenUp { .. }
+            | Self::Removing => None,
         }
     }
 
     pub(crate) fn of(state: &State) -> Self {
         match state {
             State::Created => Self::Created,
+            State::Waiting { last, start_at, wait, .. } => {
+                Self::Waiting { last: last.clone(), start_at: *start_at, wait: *wait }
+            }
             State::Starting { run, .. } => Self::Starting { run: *run },
             State::Canceling { run, kill_at, .. } => Self::Canceling { run: *run, kill_at: *kill_at },
             State::Running { process }
             | State::Pausing { process, .. }
             | State::Paused { process }
-            | State::Resuming { process, .. } => Self::Running { process: *process },
-            State::Stopping { process, kill_at } => Self::Stopping { process: *process, kill_at: *kill_at },
+            | State::Resuming { process, .. }
+            // Who takes over has to compare the goal with it anyway.
+            | State::Yielding { process, .. } => Self::Running { process: *process },
+            State::Stopping { process, kill_at, .. } => Self::Stopping { process: *process, kill_at: *kill_at },
             State::Killing { run, .. } => Self::Killing { run: *run },
             State::CleaningUp { run, ending, .. } => Self::CleaningUp { run: *run, ending: ending.clone() },
             State::Ended { run, ending } => Self::Ended { run: *run, ending: ending.clone() },
+            State::GivenUp { run, ending, why } => {
+                Self::GivenUp { run: *run, ending: ending.clone(), why: *why }
+            }
             State::Removing { .. } => Self::Removing,
         }
     }
@@ -115,6 +152,11 @@ pub enum Observed {
     /// Nothing of it: no process, no record, and nobody who could still make one. Also the answer where there
     /// was no run to look for.
     Nothing {
+        /// Now.
+        at: Stamp,
+    },
+    /// Likewise, since the host has been started anew.
+    Rebooted {
         /// Now.
         at: Stamp,
     },

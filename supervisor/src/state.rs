@@ -1,28 +1,36 @@
 //! What is wanted of a container, and what is.
 //!
 //! ```text
-//!            ┌──────────────────────────── next run ◄──────────────────────────┐
+//!            ┌───────── next run: by hand, or by the restart policy ◄──────────┐
 //!            ▼                                                                 │
-//! Created ► Starting ──► Running ◄─► Pausing, Paused, Resuming                 │
+//! Created ► Waiting (back-off, requirements, a place)                          │
+//!            ▼                                                                 │
+//!           Starting ──► Running ◄─► Pausing, Paused, Resuming                 │
 //!            │  │           │             │                                    │
-//!            │  │ stop      │ stop        │ stop                               │
+//!            │  │ stop      │ stop, or    │ stop                               │
+//!            │  │           │ unhealthy   │                                    │
 //!            │  ▼           ▼             │                                    │
-//!            │ Canceling ► Stopping ◄─────┘                                    │
+//!            │ Canceling ► Stopping ◄─────┘   (Yielding before, while those    │
+//!            │  │           │                  that require it stop)           │
 //!            │  │           │ grace over, or killed at once                    │
 //!            │  │           ▼                                                  │
 //!            │  └───────► Killing                                              │
 //!            │              │         (from each of the above when it exits)   │
-//!            └─ failed ──►──┴──────► CleaningUp ──► Ended ─────────────────────┘
-//!                                                     │
+//!            └─ failed ──►──┴──────► CleaningUp ──► Ended ─────────────────────┤
+//!                                                     │ no more restarts       │
+//!                                                     ├──► GivenUp ── by hand ─┘
 //!                                          Created ───┴──► Removing ──► (gone)
 //! ```
 
-use crate::{Exit, Failure, Run, Time};
+use crate::{Condition, Exit, Failure, GaveUp, Name, Run, Time};
+use std::fmt;
+use std::time::Duration;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// This run or a later one; an earlier one has to end first. When it ends by itself, the goal is [`Goal::Down`].
+    /// This run or a later one; an earlier one has to end first. When it ends by itself, the restart policy says
+    /// whether the next one is wanted or the goal is [`Goal::Down`].
     Up {
         /// The earliest that will do.
         run: Run,
@@ -61,6 +69,17 @@ pub struct Process {
 pub enum State {
     /// Defined, never started.
     Created,
+    /// To be started as soon as it may.
+    Waiting {
+        /// The run before, if there was one.
+        last: Option<Last>,
+        /// Not before.
+        start_at: Time,
+        /// What it waits for at first.
+        wait: Wait,
+        /// What keeps it from being started, since its time has come.
+        hold: Option<Hold>,
+    },
     /// Being made.
     Starting {
         /// Which start this is.
@@ -103,12 +122,21 @@ pub enum State {
         /// Without outcome, thawing is tried again then.
         again_at: Time,
     },
-    /// Has got the stop signal.
+    /// Alive, to be stopped once those that require it have stopped.
+    Yielding {
+        /// Who.
+        process: Process,
+        /// From then on.
+        grace: Duration,
+    },
+    /// Has got the stop signal, or gets it after its hook.
     Stopping {
         /// Who.
         process: Process,
         /// The end of the grace.
         kill_at: Time,
+        /// The hook before the stop signal is under way.
+        hook: bool,
     },
     /// Everything of the run is being killed.
     Killing {
@@ -137,6 +165,15 @@ pub enum State {
         /// How it ended.
         ending: Ending,
     },
+    /// As `Ended`, and its restart policy forbids another run. Only somebody can start it again.
+    GivenUp {
+        /// Which.
+        run: Run,
+        /// How it ended.
+        ending: Ending,
+        /// Why.
+        why: GaveUp,
+    },
     /// Everything of the container is being removed.
     Removing {
         /// How often it was tried.
@@ -144,6 +181,57 @@ pub enum State {
         /// Without outcome, it is tried again then.
         again_at: Time,
     },
+}
+
+/// A run that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// Which.
+    pub run: Run,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// Why a start waits for its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It does not: somebody wants it now.
+    Asked,
+    /// The restart policy wants it.
+    BackOff {
+        /// After the end of the run before.
+        delay: Duration,
+    },
+}
+
+/// What keeps a container from being started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Somebody it requires is not as required.
+    Requires {
+        /// Who.
+        name: Name,
+        /// What is required.
+        condition: Condition,
+        /// As [`State::name`] says it; "missing" if there is nobody.
+        state: &'static str,
+    },
+    /// As many as may are being started on this host.
+    Starts,
+    /// As many restarts as may have happened on this host lately.
+    Restarts,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requires { name, condition, state } => {
+                write!(f, "waits for {name} to be {} (it is {state})", condition.name())
+            }
+            Self::Starts => f.write_str("waits for other starts on this host to finish"),
+            Self::Restarts => f.write_str("waits for its turn: too many restarts on this host lately"),
+        }
+    }
 }
 
 /// How a run ended.
@@ -156,18 +244,22 @@ pub enum Ending {
 }
 
 impl State {
-    /// One word for people: created, starting, running, paused, stopping, exited, failed or removing.
+    /// One word for people: created, waiting, starting, running, paused, stopping, exited, failed or removing.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Created => "created",
+            Self::Waiting { .. } => "waiting",
             Self::Starting { .. } => "starting",
             Self::Running { .. } | Self::Pausing { .. } => "running",
             Self::Paused { .. } | Self::Resuming { .. } => "paused",
-            Self::Canceling { .. } | Self::Stopping { .. } | Self::Killing { .. } => "stopping",
+            Self::Canceling { .. } | Self::Yielding { .. } | Self::Stopping { .. } | Self::Killing { .. } => {
+                "stopping"
+            }
             Self::CleaningUp { ending: Ending::Exited(_), .. }
             | Self::Ended { ending: Ending::Exited(_), .. } => "exited",
             Self::CleaningUp { ending: Ending::Failed(_), .. }
-            | Self::Ended { ending: Ending::Failed(_), .. } => "failed",
+            | Self::Ended { ending: Ending::Failed(_), .. }
+            | Self::GivenUp { .. } => "failed",
             Self::Removing { .. } => "removing",
         }
     }
@@ -179,11 +271,14 @@ impl State {
             | Self::Canceling { run, .. }
             | Self::Killing { run, .. }
             | Self::CleaningUp { run, .. }
-            | Self::Ended { run, .. } => Some(*run),
+            | Self::Ended { run, .. }
+            | Self::GivenUp { run, .. } => Some(*run),
+            Self::Waiting { last, .. } => last.as_ref().map(|last| last.run),
             Self::Running { process }
             | Self::Pausing { process, .. }
             | Self::Paused { process }
             | Self::Resuming { process, .. }
+            | Self::Yielding { process, .. }
             | Self::Stopping { process, .. } => Some(process.run),
             Self::Created | Self::Removing { .. } => None,
         }
@@ -196,13 +291,16 @@ impl State {
             | Self::Pausing { process, .. }
             | Self::Paused { process }
             | Self::Resuming { process, .. }
+            | Self::Yielding { process, .. }
             | Self::Stopping { process, .. } => Some(*process),
             Self::Created
+            | Self::Waiting { .. }
             | Self::Starting { .. }
             | Self::Canceling { .. }
             | Self::Killing { .. }
             | Self::CleaningUp { .. }
             | Self::Ended { .. }
+            | Self::GivenUp { .. }
             | Self::Removing { .. } => None,
         }
     }
@@ -210,7 +308,10 @@ impl State {
     /// How the last run ended, if it has.
     pub fn ending(&self) -> Option<&Ending> {
         match self {
-            Self::CleaningUp { ending, .. } | Self::Ended { ending, .. } => Some(ending),
+            Self::CleaningUp { ending, .. } | Self::Ended { ending, .. } | Self::GivenUp { ending, .. } => {
+                Some(ending)
+            }
+            Self::Waiting { last, .. } => last.as_ref().map(|last| &last.ending),
             Self::Created
             | Self::Starting { .. }
             | Self::Canceling { .. }
@@ -218,15 +319,17 @@ impl State {
             | Self::Pausing { .. }
             | Self::Paused { .. }
             | Self::Resuming { .. }
+            | Self::Yielding { .. }
             | Self::Stopping { .. }
             | Self::Killing { .. }
             | Self::Removing { .. } => None,
         }
     }
 
-    /// When something has to be done if nothing happens before.
+    /// When something has to be done if nothing happens before, as far as the state itself waits for it.
     pub fn deadline(&self) -> Option<Time> {
         let at = match self {
+            Self::Waiting { start_at, hold: None | Some(Hold::Restarts), .. } => *start_at,
             Self::Starting { give_up_at, .. } => *give_up_at,
             Self::Canceling { give_up_at, kill_at, .. } => (*give_up_at).min(*kill_at),
             Self::Stopping { kill_at, .. } => *kill_at,
@@ -235,7 +338,15 @@ impl State {
             | Self::Killing { again_at, .. }
             | Self::CleaningUp { again_at, .. }
             | Self::Removing { again_at, .. } => *again_at,
-            Self::Created | Self::Running { .. } | Self::Paused { .. } | Self::Ended { .. } => return None,
+            // Others have to do something first.
+            Self::Waiting { hold: Some(Hold::Requires { .. } | Hold::Starts), .. } | Self::Yielding { .. } => {
+                return None;
+            }
+            Self::Created
+            | Self::Running { .. }
+            | Self::Paused { .. }
+            | Self::Ended { .. }
+            | Self::GivenUp { .. } => return None,
         };
         (at != Time::NEVER).then_some(at)
     }
