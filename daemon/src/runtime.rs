@@ -554,7 +554,9 @@ fn start_failure(error: ForgeError) -> Failure {
             };
             Failure { kind, message: failure.message, at: clock::stamp() }
         }
-        other => failed(format!("{:#}", anyhow::Error::from(other))),
+        other @ (ForgeError::Unreachable { .. } | ForgeError::Broken(_) | ForgeError::Unexpected) => {
+            failed(format!("{:#}", anyhow::Error::from(other)))
+        }
     }
 }
 
