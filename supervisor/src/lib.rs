@@ -22,6 +22,7 @@ mod container;
 mod effect;
 mod fact;
 mod identity;
+mod restart;
 mod saved;
 mod spec;
 mod state;
@@ -35,6 +36,10 @@ pub use container::Container;
 pub use effect::{Change, Effect, Step};
 pub use fact::{Exit, ExitStatus, Fact, Failure, FailureKind};
 pub use identity::{BadId, BadName, Id, Name, Run};
+pub use restart::{
+    Attempts, BackOff, BadRestart, Codes, Decision, ExitRule, GaveUp, Growth, Policy, Preset, Reset, Restart,
+    Restarts, RuleAction, RunEnd, StartLimit,
+};
 pub use saved::{Observed, Phase, Saved};
 pub use spec::{BadSignal, Signal, Spec, Stop};
 pub use state::{Ending, Goal, Process, State};
