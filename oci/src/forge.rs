@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wharf_protocol::{Create, Exec, Failure, Limits, Reply, Request, frame};
+use wharf_protocol::{Create, Exec, Failure, Family, Limits, Reply, Request, frame};
 
 /// A create may have to wait for a slow file system; longer than this is an error.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -73,9 +73,14 @@ impl Executing {
         match receive(&self.connection)? {
             (Reply::ExecExited { wait_status }, _) => Ok(wait_status),
             (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (
+                Reply::Hello { .. }
+                | Reply::Started { .. }
+                | Reply::ExecStarted { .. }
+                | Reply::Sockets
+                | Reply::Done,
+                _,
+            ) => Err(ForgeError::Unexpected),
         }
     }
 }
@@ -118,7 +123,11 @@ impl Forge {
             (Reply::Hello { version, pid }, _) => Ok((version, pid)),
             (Reply::Failed(failure), _) => Err(failure.into()),
             (
-                Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done,
+                Reply::Started { .. }
+                | Reply::ExecStarted { .. }
+                | Reply::ExecExited { .. }
+                | Reply::Sockets
+                | Reply::Done,
                 _,
             ) => Err(ForgeError::Unexpected),
         }
@@ -132,9 +141,14 @@ impl Forge {
                 Ok(Started { pid, pidfd, started_boottime_ns, warnings })
             }
             (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (
+                Reply::Hello { .. }
+                | Reply::ExecStarted { .. }
+                | Reply::ExecExited { .. }
+                | Reply::Sockets
+                | Reply::Done,
+                _,
+            ) => Err(ForgeError::Unexpected),
         }
     }
 
@@ -155,9 +169,38 @@ impl Forge {
                 Ok(Executing { pid, pidfd, terminal: fds.next(), connection })
             }
             (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (
+                Reply::Hello { .. }
+                | Reply::Started { .. }
+                | Reply::ExecExited { .. }
+                | Reply::Sockets
+                | Reply::Done,
+                _,
+            ) => Err(ForgeError::Unexpected),
+        }
+    }
+
+    /// 1 to 16 TCP sockets, neither bound nor connected and non-blocking, inside the network namespace of the container
+    /// with the pidfd `container`. They keep that namespace alive: drop them with the run.
+    pub fn sockets(
+        &self,
+        container: BorrowedFd<'_>,
+        family: Family,
+        count: u8,
+    ) -> Result<Vec<OwnedFd>, ForgeError> {
+        match self.ask(&Request::Sockets { count, family }, &[container], PATIENCE)? {
+            // None, or fewer than were asked for, when this process may have no more descriptors.
+            (Reply::Sockets, sockets) if !sockets.is_empty() => Ok(sockets),
+            (Reply::Failed(failure), _) => Err(failure.into()),
+            (
+                Reply::Hello { .. }
+                | Reply::Started { .. }
+                | Reply::ExecStarted { .. }
+                | Reply::ExecExited { .. }
+                | Reply::Sockets
+                | Reply::Done,
+                _,
+            ) => Err(ForgeError::Unexpected),
         }
     }
 
@@ -194,7 +237,8 @@ impl Forge {
                 Reply::Hello { .. }
                 | Reply::Started { .. }
                 | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. },
+                | Reply::ExecExited { .. }
+                | Reply::Sockets,
                 _,
             ) => Err(ForgeError::Unexpected),
         }
