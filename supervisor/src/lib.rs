@@ -22,6 +22,7 @@ mod container;
 mod effect;
 mod fact;
 mod identity;
+mod probe;
 mod restart;
 mod saved;
 mod spec;
@@ -36,6 +37,9 @@ pub use container::Container;
 pub use effect::{Change, Effect, Step};
 pub use fact::{Exit, ExitStatus, Fact, Failure, FailureKind};
 pub use identity::{BadId, BadName, Id, Name, Run};
+pub use probe::{
+    BadProbe, Check, Health, HealthStatus, Probe, ProbeKind, ProbeResult, Probes, SavedHealth, SavedProbe, Settled,
+};
 pub use restart::{
     Attempts, BackOff, BadRestart, Codes, Decision, ExitRule, GaveUp, Growth, Policy, Preset, Reset, Restart,
     Restarts, RuleAction, RunEnd, StartLimit,
