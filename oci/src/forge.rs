@@ -72,15 +72,7 @@ impl Executing {
         self.connection.set_read_timeout(None).map_err(ForgeError::Broken)?;
         match receive(&self.connection)? {
             (Reply::ExecExited { wait_status }, _) => Ok(wait_status),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::Started { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::Sockets
-                | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 }
@@ -121,15 +113,7 @@ impl Forge {
     pub fn hello(&self) -> Result<(u32, u32), ForgeError> {
         match self.ask(&Request::Hello, &[], PATIENCE)? {
             (Reply::Hello { version, pid }, _) => Ok((version, pid)),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Started { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. }
-                | Reply::Sockets
-                | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -140,15 +124,7 @@ impl Forge {
                 let pidfd = fds.into_iter().next().ok_or(ForgeError::Unexpected)?;
                 Ok(Started { pid, pidfd, started_boottime_ns, warnings })
             }
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. }
-                | Reply::Sockets
-                | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -168,15 +144,7 @@ impl Forge {
                 let pidfd = fds.next().ok_or(ForgeError::Unexpected)?;
                 Ok(Executing { pid, pidfd, terminal: fds.next(), connection })
             }
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::Started { .. }
-                | Reply::ExecExited { .. }
-                | Reply::Sockets
-                | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -191,16 +159,7 @@ impl Forge {
         match self.ask(&Request::Sockets { count, family }, &[container], PATIENCE)? {
             // None, or fewer than were asked for, when this process may have no more descriptors.
             (Reply::Sockets, sockets) if !sockets.is_empty() => Ok(sockets),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::Started { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. }
-                | Reply::Sockets
-                | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -232,15 +191,7 @@ impl Forge {
     fn order(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ForgeError> {
         match self.ask(request, fds, PATIENCE)? {
             (Reply::Done, _) => Ok(()),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::Started { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. }
-                | Reply::Sockets,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -270,6 +221,19 @@ impl Forge {
             }
         }
         connected.map_err(|source| ForgeError::Unreachable { socket: self.socket.clone(), source })
+    }
+}
+
+/// A reply that is not the one to the request.
+fn refusal(reply: Reply) -> ForgeError {
+    match reply {
+        Reply::Failed(failure) => failure.into(),
+        Reply::Hello { .. }
+        | Reply::Started { .. }
+        | Reply::ExecStarted { .. }
+        | Reply::ExecExited { .. }
+        | Reply::Sockets
+        | Reply::Done => ForgeError::Unexpected,
     }
 }
 
