@@ -39,27 +39,28 @@ pub struct NoDaemon {
 impl fmt::Display for NoDaemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let socket = self.socket.display();
-        match self.cause.kind() {
-            io::ErrorKind::PermissionDenied => {
-                write!(f, "no permission to talk to wharfd at {socket}: this needs root, try `sudo ctl …`")
-            }
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let default = self.socket == Path::new(wharf_bus::names::PRIVATE_SOCKET);
-                writeln!(f, "no wharfd listens at {socket}")?;
-                if default {
-                    write!(
-                        f,
-                        "  start it with `systemctl start wharfd` or `sudo wharfd`, choose another one with --socket,\n  or let ctl bring its own for one container: `sudo ctl run --standalone …`"
-                    )
-                } else {
-                    write!(
-                        f,
-                        "  start one with `wharfd --runtime-dir {}`, or correct --socket (or WHARF_SOCKET)",
-                        self.socket.parent().unwrap_or(Path::new("/run/wharf")).display()
-                    )
-                }
-            }
-            _ => write!(f, "wharfd at {socket} cannot be reached: {}", self.cause),
+        let kind = self.cause.kind();
+        if kind == io::ErrorKind::PermissionDenied {
+            return write!(
+                f,
+                "no permission to talk to wharfd at {socket}: this needs root, try `sudo ctl …`"
+            );
+        }
+        if !matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            return write!(f, "wharfd at {socket} cannot be reached: {}", self.cause);
+        }
+        writeln!(f, "no wharfd listens at {socket}")?;
+        if self.socket == Path::new(wharf_bus::names::PRIVATE_SOCKET) {
+            write!(
+                f,
+                "  start it with `systemctl start wharfd` or `sudo wharfd`, choose another one with --socket,\n  or let ctl bring its own for one container: `sudo ctl run --standalone …`"
+            )
+        } else {
+            write!(
+                f,
+                "  start one with `wharfd --runtime-dir {}`, or correct --socket (or WHARF_SOCKET)",
+                self.socket.parent().unwrap_or(Path::new("/run/wharf")).display()
+            )
         }
     }
 }
@@ -102,17 +103,17 @@ pub fn code(error: &anyhow::Error, otherwise: u8) -> u8 {
     match error.chain().find_map(|cause| cause.downcast_ref::<BusError>()) {
         Some(BusError::CommandNotFound(_)) => NOT_FOUND,
         Some(BusError::CommandNotExecutable(_)) => NOT_EXECUTABLE,
-        _ => otherwise,
+        Some(_) | None => otherwise,
     }
 }
 
 /// The object was there a moment ago.
 pub fn is_gone(error: &BusError) -> bool {
-    match error {
-        BusError::NoSuchContainer(_) => true,
-        BusError::ZBus(zbus::Error::FDO(inner)) => names_a_missing_object(inner.name().as_str()),
-        BusError::ZBus(zbus::Error::MethodError(name, ..)) => names_a_missing_object(name.as_str()),
-        _ => false,
+    let BusError::ZBus(error) = error else { return matches!(error, BusError::NoSuchContainer(_)) };
+    if let zbus::Error::FDO(inner) = error {
+        names_a_missing_object(inner.name().as_str())
+    } else {
+        matches!(error, zbus::Error::MethodError(name, ..) if names_a_missing_object(name.as_str()))
     }
 }
 
@@ -127,13 +128,14 @@ fn names_a_missing_object(name: &str) -> bool {
 
 /// The daemon has gone, as opposed to: it answered with an error.
 pub fn is_lost(error: &BusError) -> bool {
-    match error {
-        BusError::ZBus(zbus::Error::InputOutput(_)) => true,
-        BusError::ZBus(zbus::Error::FDO(inner)) => matches!(
+    let BusError::ZBus(error) = error else { return false };
+    if let zbus::Error::FDO(inner) = error {
+        matches!(
             inner.name().as_str(),
             "org.freedesktop.DBus.Error.Disconnected" | "org.freedesktop.DBus.Error.NoReply"
-        ),
-        _ => false,
+        )
+    } else {
+        matches!(error, zbus::Error::InputOutput(_))
     }
 }
 
@@ -163,6 +165,7 @@ pub fn bus_message(error: &BusError) -> String {
     if hint.is_empty() || text.contains(';') { text.clone() } else { format!("{text}\n  {hint}") }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "zbus's list is long and open")]
 fn transport_message(error: &zbus::Error) -> String {
     match error {
         zbus::Error::InputOutput(_) => {

@@ -64,20 +64,13 @@ fn carry_out(cli: cli::Cli) -> u8 {
 
 /// A command line that cannot be carried out, or a wish for help.
 fn explain(error: &clap::Error, arguments: &[OsString]) -> u8 {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Help for a reader that has gone needs no complaint.
-            let _ = error.print();
-            0
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
-            1
-        }
-        _ => {
-            let text = error.render().to_string();
-            output::say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-            cli::usage_failure_code(arguments)
-        }
+    let wished = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if wished || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Help for a reader that has gone needs no complaint.
+        let _ = error.print();
+        return u8::from(!wished);
     }
+    let text = error.render().to_string();
+    output::say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    cli::usage_failure_code(arguments)
 }

@@ -30,10 +30,8 @@ pub fn json_of(value: &Variant<'_>) -> Value {
         Variant::Dict(entries) => {
             let mut fields = Map::new();
             for (key, value) in entries.iter() {
-                let key = match json_of(key) {
-                    Value::String(key) => key,
-                    other => other.to_string(),
-                };
+                let key = json_of(key);
+                let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
                 fields.insert(key, json_of(value));
             }
             Value::Object(fields)

@@ -307,9 +307,9 @@ fn apply(function: Option<&Function>, value: Option<&Value>) -> Result<String, S
                 return Err(format!("len of {value} has no meaning"));
             }
         },
-        Some(Function::Join(separator)) => match value {
-            Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(separator),
-            other => plain(other),
+        Some(Function::Join(separator)) => match value.as_array() {
+            Some(items) => items.iter().map(plain).collect::<Vec<_>>().join(separator),
+            None => plain(value),
         },
         Some(Function::Index(keys)) => {
             let mut found = Some(value);

@@ -727,7 +727,9 @@ fn exec_failure(error: ForgeError) -> Error {
             FailureKind::NotRunning => Error::NotRunning(failure.message),
             FailureKind::RefusedImage | FailureKind::Failed => Error::Failed(failure.message),
         },
-        other => failed(format!("{:#}", anyhow::Error::from(other))),
+        other @ (ForgeError::Unreachable { .. } | ForgeError::Broken(_) | ForgeError::Unexpected) => {
+            failed(format!("{:#}", anyhow::Error::from(other)))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use wharf_oci::bundle::{Host, Placement};
 use wharf_oci::forge::{Forge, ForgeError, Started};
 use wharf_oci::image::Store;
 use wharf_oci::keeper::{Ended, Keeper};
-use wharf_oci::{CreateFd, ExitRecord, FailureKind, Limits, Log, Rootfs, Stdin, TerminalSize};
+use wharf_oci::{CreateFd, ExitRecord, FailureKind, Limits, Log, Rootfs, Stdin, TerminalSize, WaitStatus};
 use wharf_oci::{readiness, stats};
 use wharf_supervisor as core;
 use wharf_supervisor::{Exit, ExitStatus, Fact, Failure, Id, Observed, Run, Stamp, Time};
@@ -554,14 +554,18 @@ fn start_failure(error: ForgeError) -> Failure {
             };
             Failure { kind, message: failure.message, at: clock::stamp() }
         }
-        other => failed(format!("{:#}", anyhow::Error::from(other))),
+        other @ (ForgeError::Unreachable { .. } | ForgeError::Broken(_) | ForgeError::Unexpected) => {
+            failed(format!("{:#}", anyhow::Error::from(other)))
+        }
     }
 }
 
 fn status(wait_status: i32) -> ExitStatus {
-    match wait_status & 0x7f {
-        0 => ExitStatus::Code(((wait_status >> 8) & 0xff) as u8),
-        signal => core::Signal::new(signal).map_or(ExitStatus::Unknown, ExitStatus::Signal),
+    match wait_status.into() {
+        WaitStatus::Code(code) => ExitStatus::Code(code),
+        WaitStatus::Signal(number) => {
+            core::Signal::new(number).map_or(ExitStatus::Unknown, ExitStatus::Signal)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wharf_protocol::{Create, Exec, Failure, Limits, Reply, Request, frame};
+use wharf_protocol::{Create, Exec, Failure, Family, Limits, Reply, Request, frame};
 
 /// A create may have to wait for a slow file system; longer than this is an error.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -72,10 +72,7 @@ impl Executing {
         self.connection.set_read_timeout(None).map_err(ForgeError::Broken)?;
         match receive(&self.connection)? {
             (Reply::ExecExited { wait_status }, _) => Ok(wait_status),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (reply, _) => Err(refusal(reply)),
         }
     }
 }
@@ -116,11 +113,7 @@ impl Forge {
     pub fn hello(&self) -> Result<(u32, u32), ForgeError> {
         match self.ask(&Request::Hello, &[], PATIENCE)? {
             (Reply::Hello { version, pid }, _) => Ok((version, pid)),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Started { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done,
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -131,10 +124,7 @@ impl Forge {
                 let pidfd = fds.into_iter().next().ok_or(ForgeError::Unexpected)?;
                 Ok(Started { pid, pidfd, started_boottime_ns, warnings })
             }
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::ExecStarted { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -154,10 +144,22 @@ impl Forge {
                 let pidfd = fds.next().ok_or(ForgeError::Unexpected)?;
                 Ok(Executing { pid, pidfd, terminal: fds.next(), connection })
             }
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (Reply::Hello { .. } | Reply::Started { .. } | Reply::ExecExited { .. } | Reply::Done, _) => {
-                Err(ForgeError::Unexpected)
-            }
+            (reply, _) => Err(refusal(reply)),
+        }
+    }
+
+    /// 1 to 16 TCP sockets, neither bound nor connected and non-blocking, inside the network namespace of the container
+    /// with the pidfd `container`. They keep that namespace alive: drop them with the run.
+    pub fn sockets(
+        &self,
+        container: BorrowedFd<'_>,
+        family: Family,
+        count: u8,
+    ) -> Result<Vec<OwnedFd>, ForgeError> {
+        match self.ask(&Request::Sockets { count, family }, &[container], PATIENCE)? {
+            // None, or fewer than were asked for, when this process may have no more descriptors.
+            (Reply::Sockets, sockets) if !sockets.is_empty() => Ok(sockets),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -189,14 +191,7 @@ impl Forge {
     fn order(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ForgeError> {
         match self.ask(request, fds, PATIENCE)? {
             (Reply::Done, _) => Ok(()),
-            (Reply::Failed(failure), _) => Err(failure.into()),
-            (
-                Reply::Hello { .. }
-                | Reply::Started { .. }
-                | Reply::ExecStarted { .. }
-                | Reply::ExecExited { .. },
-                _,
-            ) => Err(ForgeError::Unexpected),
+            (reply, _) => Err(refusal(reply)),
         }
     }
 
@@ -226,6 +221,19 @@ impl Forge {
             }
         }
         connected.map_err(|source| ForgeError::Unreachable { socket: self.socket.clone(), source })
+    }
+}
+
+/// A reply that is not the one to the request.
+fn refusal(reply: Reply) -> ForgeError {
+    match reply {
+        Reply::Failed(failure) => failure.into(),
+        Reply::Hello { .. }
+        | Reply::Started { .. }
+        | Reply::ExecStarted { .. }
+        | Reply::ExecExited { .. }
+        | Reply::Sockets
+        | Reply::Done => ForgeError::Unexpected,
     }
 }
 

@@ -10,8 +10,8 @@ pub mod readiness;
 pub mod seccomp;
 pub mod stats;
 
-pub use wharf_protocol::exit::exit_code;
+pub use wharf_protocol::exit::{WaitStatus, exit_code};
 pub use wharf_protocol::{
-    CreateFd, Exec, ExecFd, ExitRecord, FailureKind, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize,
+    CreateFd, Exec, ExecFd, ExitRecord, FailureKind, Family, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize,
     VERSION as PROTOCOL_VERSION,
 };

@@ -38,6 +38,13 @@ pub use container::Container;
 pub use effect::{Change, Effect, Step};
 pub use fact::{Exit, ExitStatus, Fact, Failure, FailureKind, Hook, Notification};
 pub use identity::{BadId, BadName, Id, Name, Run};
+pub use probe::{
+    BadProbe, Check, Health, HealthStatus, Probe, ProbeKind, ProbeResult, Probes, SavedHealth, SavedProbe, Settled,
+};
+pub use restart::{
+    Attempts, BackOff, BadRestart, Codes, Decision, ExitRule, GaveUp, Growth, Policy, Preset, Reset, Restart,
+    Restarts, RuleAction, RunEnd, StartLimit,
+};
 pub use saved::{Observed, Phase, Saved};
 pub use spec::{BadSignal, Condition, Hooks, Notify, Requirement, Signal, Spec, Stop};
 pub use state::{Ending, Goal, Hold, Last, Process, State, Wait};

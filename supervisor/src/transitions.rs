@@ -279,9 +279,10 @@ fn write_line(
 fn describe_container(supervisor: &Supervisor, now: Time) -> (String, String) {
     let Some(container) = supervisor.container(WEB) else { return ("gone".into(), String::new()) };
     let state = variant(&format!("{:?}", container.state()));
-    let ending = match container.state() {
-        State::Ended { ending, .. } => format!(" {}", variant(&format!("{ending:?}")).to_lowercase()),
-        _ => String::new(),
+    let ending = if let State::Ended { ending, .. } = container.state() {
+        format!(" {}", variant(&format!("{ending:?}")).to_lowercase())
+    } else {
+        String::new()
     };
     let deadline = match container.state().deadline() {
         Some(at) if now != Time::NEVER => format!(" {}s", at.since(now).as_secs()),

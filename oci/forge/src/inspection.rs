@@ -165,14 +165,13 @@ fn open(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
 fn check_masked(root: &OwnedFd, path: &Path) -> Result<()> {
     let Some(found) = open(root, path)? else { return Ok(()) };
     let stat = rustix::fs::fstat(&found)?;
-    let masked = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            // An empty tmpfs of its own; its root directory has nobody's files.
-            let files = rustix::fs::fstatfs(&found)?;
-            files.f_type == libc::TMPFS_MAGIC && is_read_only(&found)? && is_empty(&found)?
-        }
-        FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
-        _ => false,
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let masked = if kind == FileType::Directory {
+        // An empty tmpfs of its own; its root directory has nobody's files.
+        let files = rustix::fs::fstatfs(&found)?;
+        files.f_type == libc::TMPFS_MAGIC && is_read_only(&found)? && is_empty(&found)?
+    } else {
+        kind == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3)
     };
     ensure!(masked, "{} is not masked", path.display());
     Ok(())

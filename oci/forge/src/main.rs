@@ -23,13 +23,14 @@ mod limits;
 mod program;
 mod seal;
 mod server;
+mod sockets;
 mod stage;
 mod sys;
 mod tree;
 mod users;
 
 use anyhow::{Context, Result};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +91,14 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
         },
         Request::Exec(request) => match exec::exec(connection, &request, fds) {
             Ok(()) => return,
+            Err(error) => Err(error),
+        },
+        Request::Sockets { count, family } => match sockets::sockets(count, family, &fds) {
+            Ok(made) => {
+                let made: Vec<_> = made.iter().map(AsFd::as_fd).collect();
+                let _ = frame::send(connection, &Reply::Sockets, &made);
+                return;
+            }
             Err(error) => Err(error),
         },
         Request::Signal { signal } => send_signal(signal, &fds),

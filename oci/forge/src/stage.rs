@@ -120,11 +120,13 @@ impl Stage {
                 Err(Errno::NOENT) => continue,
                 Err(Errno::LOOP) => "a symbolic link",
                 Err(error) => return Err(error).with_context(|| format!("looking at /{name} in the image")),
-                Ok(found) => match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
-                    FileType::Directory => continue,
-                    FileType::Symlink => "a symbolic link",
-                    _ => "no directory",
-                },
+                Ok(found) => {
+                    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+                    if kind == FileType::Directory {
+                        continue;
+                    }
+                    if kind == FileType::Symlink { "a symbolic link" } else { "no directory" }
+                }
             };
             return Err(refused_image(format!(
                 "/{name} in the image is {is}; it must be a directory or missing"

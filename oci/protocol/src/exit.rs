@@ -62,11 +62,29 @@ impl ExitRecord {
     }
 }
 
+/// What waitpid(2) gives, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitStatus {
+    /// It ended with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl From<i32> for WaitStatus {
+    fn from(wait_status: i32) -> Self {
+        match wait_status & 0x7f {
+            0 => Self::Code(((wait_status >> 8) & 0xff) as u8),
+            signal => Self::Signal(signal),
+        }
+    }
+}
+
 /// The exit code as a shell shows it, from what waitpid(2) gives: the code, or 128 + the signal.
 pub fn exit_code(wait_status: i32) -> i32 {
-    match wait_status & 0x7f {
-        0 => (wait_status >> 8) & 0xff,
-        signal => 128 + signal,
+    match wait_status.into() {
+        WaitStatus::Code(code) => code.into(),
+        WaitStatus::Signal(signal) => 128 + signal,
     }
 }
 
@@ -85,6 +103,12 @@ mod tests {
     fn killed_by_a_signal_is_128_plus_the_signal() {
         assert_eq!(exit_code(9), 137);
         assert_eq!(exit_code(0x80 | 6), 134);
+    }
+
+    #[test]
+    fn wait_status_is_a_code_or_a_signal_and_the_core_dump_is_left_out() {
+        assert_eq!(WaitStatus::from(0xff00), WaitStatus::Code(255));
+        assert_eq!(WaitStatus::from(0x80 | 6), WaitStatus::Signal(6));
     }
 
     #[test]

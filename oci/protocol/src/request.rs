@@ -48,6 +48,14 @@ pub enum Request {
         /// The cgroup, as in [`Create::cgroup`]; or one below it.
         cgroup: String,
     },
+    /// Make TCP sockets inside a container's network namespace. Descriptors: the container's pidfd. Answered with
+    /// [`Reply::Sockets`].
+    Sockets {
+        /// How many: 1 to [`crate::frame::MAX_FDS`].
+        count: u8,
+        /// Of which kind.
+        family: Family,
+    },
 }
 
 /// What comes back.
@@ -79,6 +87,8 @@ pub enum Reply {
         /// As waitpid(2) gives it.
         wait_status: i32,
     },
+    /// Fresh TCP sockets, neither bound nor connected, non-blocking. Descriptors: the sockets.
+    Sockets,
     /// The order was carried out.
     Done,
     /// It was not, and nothing of it is left.
@@ -239,6 +249,15 @@ pub enum Stdin {
     Pipe,
     /// A pipe whose write end the keeper keeps for those who attach later (`-d -i`).
     Kept,
+}
+
+/// Which internet protocol a socket speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// AF_INET.
+    Ipv4,
+    /// AF_INET6.
+    Ipv6,
 }
 
 /// cgroup limits in docker's meaning; `None` leaves a value as it is.

@@ -61,10 +61,11 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    fn read(error: io::Error, place: &'static str) -> ArchiveError {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => ArchiveError::Truncated(place),
-            _ => ArchiveError::Read(error),
+    pub(super) fn read(error: io::Error, place: &'static str) -> ArchiveError {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            ArchiveError::Truncated(place)
+        } else {
+            ArchiveError::Read(error)
         }
     }
 }

@@ -396,7 +396,9 @@ impl Unpacker<'_> {
             UnpackError::Refused { entry, reason } => {
                 UnpackError::Refused { entry, reason: format!("its link target is not allowed: {reason}") }
             }
-            other => other,
+            other @ (UnpackError::Archive(_) | UnpackError::Limit { .. } | UnpackError::Write { .. }) => {
+                other
+            }
         })?;
         let Some((last, parents)) = components.split_last() else {
             return Err(refused(entry, "a hard link to the root of the layer"));

@@ -390,7 +390,11 @@ impl Loader<'_> {
             SourceError::Archive(ArchiveError::Invalid { offset: 0, reason }) => {
                 LoadError::NotAnImage(format!("this is no tar archive ({reason})"))
             }
-            other => other.into(),
+            other @ (SourceError::Archive(_)
+            | SourceError::Limit { .. }
+            | SourceError::Refused { .. }
+            | SourceError::TooLong { .. }
+            | SourceError::Io { .. }) => other.into(),
         })?;
         if let Some(name) = &self.options.source {
             source.stem = super::source::stem_of(Path::new(name));
@@ -814,11 +818,7 @@ impl Loader<'_> {
             layer: input.layer,
             layers: input.layers,
             digest: input.path.clone(),
-            source: match source.kind() {
-                io::ErrorKind::UnexpectedEof => ArchiveError::Truncated("in compressed data"),
-                _ => ArchiveError::Read(source),
-            }
-            .into(),
+            source: ArchiveError::read(source, "in compressed data").into(),
         };
         let decompressor = Decompressor::new(kept).map_err(reading)?;
         let compression = decompressor.compression();

@@ -31,7 +31,7 @@ impl Verdict {
             ScmpAction::Log => Self(0x7ffc_0000),
             ScmpAction::Allow => Self(0x7fff_0000),
             // `action` lets neither through, nor what a later libseccomp may add; deny.
-            _ => Self(0x0005_0000 | nix::libc::EPERM as u32),
+            ScmpAction::Notify | ScmpAction::Trace(_) | _ => Self(0x0005_0000 | nix::libc::EPERM as u32),
         }
     }
 }
@@ -200,11 +200,13 @@ pub fn compile(text: &str, capabilities: &[&str]) -> Result<Vec<u8>, Invalid> {
         has_x32: architectures.contains(&ScmpArch::X32),
         verdicts,
         // Who kills or allows what is not named means just that.
-        unknown_above: match default {
-            ScmpAction::Errno(number) if number != nix::libc::ENOSYS => {
-                (highest >= bpf::FIRST_COMMON).then_some(highest)
-            }
-            _ => None,
+        unknown_above: if let ScmpAction::Errno(number) = default
+            && number != nix::libc::ENOSYS
+            && highest >= bpf::FIRST_COMMON
+        {
+            Some(highest)
+        } else {
+            None
         },
     };
     let filter = [prologue.bytes(), body].concat();
@@ -324,6 +326,10 @@ const NATIVE: Native = Native { name: "riscv64" };
 const NATIVE: Native = Native { name: "s390x" };
 
 /// AUDIT_ARCH_* of those whose new system calls have the common numbers.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "libseccomp's list is open, and most of it is not meant here"
+)]
 fn audit_architectures(architectures: &[ScmpArch]) -> Vec<u32> {
     let token = |architecture: &ScmpArch| match architecture {
         ScmpArch::X8664 => Some(0xc000_003e),
@@ -401,11 +407,10 @@ fn comparisons(place: &str, args: &[Arg]) -> Result<Vec<(u32, ScmpArgCompare)>, 
             };
             return Err(invalid(&format!("{place}.op"), &arg.op, "is no comparison", fix));
         };
-        let comparison = match operator {
-            ScmpCompareOp::MaskedEqual(_) => {
-                ScmpArgCompare::new(arg.index, ScmpCompareOp::MaskedEqual(arg.value), arg.value_two)
-            }
-            operator => ScmpArgCompare::new(arg.index, operator, arg.value),
+        let comparison = if matches!(operator, ScmpCompareOp::MaskedEqual(_)) {
+            ScmpArgCompare::new(arg.index, ScmpCompareOp::MaskedEqual(arg.value), arg.value_two)
+        } else {
+            ScmpArgCompare::new(arg.index, operator, arg.value)
         };
         comparisons.push((arg.index, comparison));
     }
