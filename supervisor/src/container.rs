@@ -191,6 +191,7 @@ impl Container {
             return Err(self.being_removed());
         }
         let before = self.restarts.clone();
+        self.restarts.reset();
         self.restarts.forget();
         if let State::GivenUp { run, ending, .. } = &self.state {
             self.enter(State::Ended { run: *run, ending: ending.clone() });
@@ -366,7 +367,7 @@ impl Container {
             Fact::Exited { run, exit, .. } => self.exited(now, run, exit),
             Fact::Oom { run, .. } => self.announce(Change::Oom(run)),
             Fact::Probed { kind, result, .. } => self.probed(now, kind, result),
-            Fact::HookEnded { run, hook, failure, .. } => self.hook_ended(now, run, hook, failure),
+            Fact::HookEnded { hook, failure, .. } => self.hook_ended(now, hook, failure),
             Fact::Notified { notification, .. } => self.notified(now, &notification),
             Fact::Frozen { run, .. } => self.frozen(run),
             Fact::FreezeFailed { reason, .. } => self.freeze_failed(now, reason),
@@ -474,17 +475,24 @@ impl Container {
         }
     }
 
-    fn hook_ended(&mut self, now: Time, run: Run, hook: Hook, failure: Option<String>) {
+    fn hook_ended(&mut self, now: Time, hook: Hook, failure: Option<String>) {
+        let awaited = match (hook, &self.state) {
+            (Hook::PostStart, state) => state.process().is_some() && self.vitals.awaits_post_start(),
+            (Hook::PreStop, State::Stopping { hook, .. }) => *hook,
+            (Hook::PreStop, _) => false,
+        };
+        if !awaited {
+            return;
+        }
         let failed = failure.is_some();
         if let Some(reason) = failure {
             self.announce(Change::HookFailed { hook, reason });
         }
         match (hook, &self.state) {
-            (Hook::PostStart, _) => self.vitals.post_start_ended(failed),
-            (Hook::PreStop, State::Stopping { process, kill_at, hook: true }) if process.run == run => {
+            (Hook::PreStop, State::Stopping { process, kill_at, .. }) => {
                 self.signal_after_hook(now, *process, *kill_at);
             }
-            (Hook::PreStop, _) => {}
+            (Hook::PostStart | Hook::PreStop, _) => self.vitals.post_start_ended(failed),
         }
     }
 
@@ -493,6 +501,9 @@ impl Container {
     }
 
     fn notified(&mut self, now: Time, notification: &Notification) {
+        if self.state.process().is_none() {
+            return;
+        }
         if let Some(status) = &notification.status
             && status != self.vitals.status()
         {
@@ -664,8 +675,8 @@ impl Container {
         self.converge(now, None);
     }
 
-    /// When [`Container::overdue`] has to be called.
-    pub(crate) fn deadline(&self) -> Option<Time> {
+    /// When something has to be done if nothing happens before.
+    pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Running { .. } => self.vitals.deadline().filter(|at| *at != Time::NEVER),
             State::Created

@@ -22,7 +22,8 @@ after a change of behaviour: UPDATE_TRANSITIONS=1 cargo test -p wharf-supervisor
 A situation is its state and its goal. A line below is: what happens -> the state (and when something has to be
 done if nothing else happens), the goal, and the effects in order. `=` is: as before. Every change of state and
 goal is announced; `tell` are the other announcements. All is about run 1; facts about other runs are dropped.
-The grace is 10 s, the stop signal 15.
+The grace is 10 s, the stop signal 15. With --restart the policy is `always` with the default back-off, with --retry 0
+times `on-failure`, with --probes every probe settles at its first result, with --hooks there are both hooks.
 ";
 
 #[test]
@@ -50,7 +51,7 @@ fn page() -> String {
 }
 
 struct Situation {
-    auto_remove: bool,
+    options: Vec<&'static str>,
     inputs: Vec<Input>,
 }
 
@@ -58,13 +59,15 @@ struct Situation {
 enum Input {
     Command(&'static str, Command),
     Fact(&'static str, Fact),
+    /// What is due now.
+    Tick,
     Deadline,
 }
 
 fn situations() -> Vec<Situation> {
-    let situation = |words: &[&str]| Situation {
-        auto_remove: words.contains(&"--rm"),
-        inputs: words.iter().filter(|word| **word != "--rm").map(|word| input(word)).collect(),
+    let situation = |words: &[&'static str]| Situation {
+        options: words.iter().filter(|word| word.starts_with("--")).copied().collect(),
+        inputs: words.iter().filter(|word| !word.starts_with("--")).map(|word| input(word)).collect(),
     };
     [
         &[][..],
@@ -84,12 +87,34 @@ fn situations() -> Vec<Situation> {
         &["start", "started", "exited", "cleaned up"],
         &["start", "start failed", "cleaned up"],
         &["remove"],
+        &["--restart", "start", "started", "exited"],
+        &["--restart", "start", "started", "exited", "cleaned up", "started 2", "exited 2", "cleaned up 2"],
+        &["--restart", "start", "start failed"],
+        &["--retry", "start", "started", "exited", "cleaned up"],
+        &["--probes", "start", "started", "tick"],
+        &["--probes", "start", "started", "tick", "startup succeeded", "tick"],
+        &["--probes", "start", "started", "tick", "startup succeeded", "tick", "readiness succeeded"],
+        &["--probes", "start", "started", "tick", "startup succeeded", "tick", "liveness failed"],
+        &["--hooks", "start", "started"],
+        &["--hooks", "start", "started", "post-start ended"],
+        &["--hooks", "start", "started", "post-start ended", "stop"],
     ]
+    .into_iter()
     .map(situation)
-    .into()
+    .collect()
 }
 
 fn input(word: &str) -> Input {
+    // Of the second run, to get to where it leads.
+    let run = RUN.next();
+    let exit = Exit { status: ExitStatus::Code(3), oom_killed: false, at: AT };
+    match word {
+        "started 2" => return Input::Fact("started 2", Fact::Started { id: WEB, run, pid: 200, at: AT }),
+        "exited 2" => return Input::Fact("exited 2", Fact::Exited { id: WEB, run, exit }),
+        "tick" => return Input::Tick,
+        "cleaned up 2" => return Input::Fact("cleaned up 2", Fact::CleanedUp { id: WEB, run }),
+        _ => {}
+    }
     inputs()
         .into_iter()
         .find(|input| input.name() == word)
@@ -99,6 +124,11 @@ fn input(word: &str) -> Input {
 fn inputs() -> Vec<Input> {
     let id = WEB;
     let run = RUN;
+    let probed = |kind, success| {
+        let result = if success { ProbeResult::Success } else { ProbeResult::Failure("refused".into()) };
+        Fact::Probed { id, run, kind, result }
+    };
+    let trigger = Notification { trigger: true, ..Notification::default() };
     let reason = || "it broke".to_owned();
     let usr1 = Signal::new(10).expect("SIGUSR1");
     let exit = Exit { status: ExitStatus::Code(3), oom_killed: false, at: AT };
@@ -115,10 +145,20 @@ fn inputs() -> Vec<Input> {
         Input::Command("update", Command::Update { id }),
         Input::Command("remove", Command::Remove { id, force: false }),
         Input::Command("remove -f", Command::Remove { id, force: true }),
+        Input::Command("reset-failed", Command::ResetFailed { id }),
         Input::Fact("create failed", Fact::CreateFailed { id }),
         Input::Fact("started", Fact::Started { id, run, pid: 100, at: AT }),
         Input::Fact("start failed", Fact::StartFailed { id, run, failure }),
         Input::Fact("exited", Fact::Exited { id, run, exit }),
+        Input::Fact("startup succeeded", probed(ProbeKind::Startup, true)),
+        Input::Fact("startup failed", probed(ProbeKind::Startup, false)),
+        Input::Fact("liveness failed", probed(ProbeKind::Liveness, false)),
+        Input::Fact("readiness succeeded", probed(ProbeKind::Readiness, true)),
+        Input::Fact("readiness failed", probed(ProbeKind::Readiness, false)),
+        Input::Fact("post-start ended", Fact::HookEnded { id, run, hook: Hook::PostStart, failure: None }),
+        Input::Fact("post-start failed", Fact::HookEnded { id, run, hook: Hook::PostStart, failure: Some(reason()) }),
+        Input::Fact("pre-stop ended", Fact::HookEnded { id, run, hook: Hook::PreStop, failure: None }),
+        Input::Fact("watchdog trigger", Fact::Notified { id, run, notification: trigger }),
         Input::Fact("oom", Fact::Oom { id, run }),
         Input::Fact("frozen", Fact::Frozen { id, run }),
         Input::Fact("freeze failed", Fact::FreezeFailed { id, run, reason: reason() }),
@@ -137,6 +177,7 @@ impl Input {
     fn name(&self) -> &'static str {
         match self {
             Self::Command(name, _) | Self::Fact(name, _) => name,
+            Self::Tick => "tick",
             Self::Deadline => "(deadline)",
         }
     }
@@ -146,6 +187,10 @@ impl Input {
             Self::Command(_, command) => supervisor.command(NOW, command),
             Self::Fact(_, fact) => {
                 supervisor.fact(NOW, fact);
+                Ok(Accepted::Underway)
+            }
+            Self::Tick => {
+                supervisor.tick(NOW);
                 Ok(Accepted::Underway)
             }
             Self::Deadline => {
@@ -158,8 +203,8 @@ impl Input {
 
 impl Situation {
     fn arrange(&self) -> Supervisor {
-        let mut supervisor = Supervisor::new();
-        let create = Command::Create { id: WEB, spec: spec(self.auto_remove) };
+        let mut supervisor = Supervisor::new(Limits::default());
+        let create = Command::Create { id: WEB, spec: spec(&self.options) };
         supervisor.command(NOW, create).expect("created");
         for input in &self.inputs {
             input.clone().happen(&mut supervisor).expect("accepted");
@@ -169,18 +214,33 @@ impl Situation {
     }
 }
 
-fn spec(auto_remove: bool) -> Spec {
+fn spec(options: &[&str]) -> Spec {
     let stop = Stop { signal: Signal::TERM, grace: GRACE };
-    Spec { name: "web".parse().expect("a name"), stop, auto_remove }
+    let mut spec = Spec::new("web".parse().expect("a name"), stop);
+    let probe = Probe { failure_threshold: 1, ..Probe::default() };
+    for option in options {
+        match *option {
+            "--rm" => spec.auto_remove = true,
+            "--restart" => spec.restart.policy = Policy::Always,
+            "--retry" => spec.restart.policy = Policy::OnFailure { max: Some(0) },
+            "--probes" => {
+                let (startup, liveness, readiness) = (Some(probe), Some(probe), Some(probe));
+                spec.probes = Probes { startup, liveness, readiness, ..Probes::default() };
+            }
+            "--hooks" => spec.hooks = Hooks { post_start: true, pre_stop: true },
+            other => panic!("{other:?} is none of the options"),
+        }
+    }
+    spec
 }
 
 fn describe(situation: &Situation, page: &mut String) -> std::fmt::Result {
     let before = situation.arrange();
     let (state, goal) = describe_container(&before, NOW);
-    let rm = if situation.auto_remove { ", --rm" } else { "" };
+    let options: String = situation.options.iter().map(|option| format!(", {option}")).collect();
     let words: Vec<_> = situation.inputs.iter().map(Input::name).collect();
     let way = if words.is_empty() { String::new() } else { format!("   after: {}", words.join(", ")) };
-    writeln!(page, "\n{state}, goal {goal}{rm}{way}")?;
+    writeln!(page, "\n{state}, goal {goal}{options}{way}")?;
 
     let (mut nothing, mut already) = (Vec::new(), Vec::new());
     let mut refused = BTreeMap::<_, Vec<_>>::new();
@@ -188,7 +248,7 @@ fn describe(situation: &Situation, page: &mut String) -> std::fmt::Result {
         let mut supervisor = situation.arrange();
         let name = input.name();
         let now = match input {
-            Input::Command(..) | Input::Fact(..) => NOW,
+            Input::Command(..) | Input::Fact(..) | Input::Tick => NOW,
             Input::Deadline => Time::NEVER,
         };
         match input.happen(&mut supervisor) {
@@ -246,6 +306,7 @@ fn adoptions(page: &mut String) -> std::fmt::Result {
         ("alive, frozen", alive(true)),
         ("exit record", Observed::Exited(exit)),
         ("nothing", Observed::Nothing { at: AT }),
+        ("rebooted", Observed::Rebooted { at: AT }),
     ];
     writeln!(page, "\nA new supervisor adopts what an earlier one saved, with what is found of the run:")?;
     for (goal, phase) in phases {
@@ -254,9 +315,16 @@ fn adoptions(page: &mut String) -> std::fmt::Result {
         let searched = phase.living_run().is_some();
         for (found, observed) in observations.iter().filter(|(found, _)| searched || *found == "nothing") {
             let ran = matches!(phase, Phase::Running { .. } | Phase::Stopping { .. } | Phase::Killing { .. });
-            let saved = Saved { goal, phase: phase.clone(), started: ran.then_some(AT) };
-            let mut supervisor = Supervisor::new();
-            supervisor.adopt(NOW, WEB, spec(false), saved, *observed);
+            let saved = Saved {
+                goal,
+                phase: phase.clone(),
+                started: ran.then_some(AT),
+                restarts: Restarts::default(),
+                vitals: SavedVitals::default(),
+            };
+            let mut supervisor = Supervisor::new(Limits::default());
+            supervisor.adopt(NOW, WEB, spec(&[]), saved, *observed);
+            supervisor.adopted(NOW);
             let effects = describe_effects(supervisor.effects());
             let (after_state, after_goal) = describe_container(&supervisor, NOW);
             write_line(page, found, &after_state, &after_goal, &effects)?;
@@ -272,8 +340,8 @@ fn write_line(
     goal: &str,
     effects: &[String],
 ) -> std::fmt::Result {
-    let after = format!("{what:<15}-> {state:<16} {goal}");
-    writeln!(page, "{}", format!("  {after:<49}{}", effects.join(", ")).trim_end())
+    let after = format!("{what:<20}-> {state:<17} {goal}");
+    writeln!(page, "{}", format!("  {after:<54}{}", effects.join(", ")).trim_end())
 }
 
 fn describe_container(supervisor: &Supervisor, now: Time) -> (String, String) {
@@ -284,7 +352,7 @@ fn describe_container(supervisor: &Supervisor, now: Time) -> (String, String) {
     } else {
         String::new()
     };
-    let deadline = match container.state().deadline() {
+    let deadline = match container.deadline() {
         Some(at) if now != Time::NEVER => format!(" {}s", at.since(now).as_secs()),
         Some(_) | None => String::new(),
     };
@@ -313,6 +381,8 @@ fn describe_effect(effect: Effect) -> Option<String> {
         Effect::Freeze { .. } => "freeze".to_owned(),
         Effect::Thaw { .. } => "thaw".to_owned(),
         Effect::Limit { .. } => "limit".to_owned(),
+        Effect::Probe { kind, .. } => format!("probe {}", kind.name()),
+        Effect::Hook { hook, .. } => format!("hook {}", hook.name()),
         Effect::Cleanup { .. } => "clean up".to_owned(),
         Effect::Delete { .. } => "delete".to_owned(),
         Effect::Announce { change, .. } => match change {
@@ -320,6 +390,17 @@ fn describe_effect(effect: Effect) -> Option<String> {
             Change::Oom(_) => "tell oom".to_owned(),
             Change::Updated => "tell updated".to_owned(),
             Change::StartTimedOut(_) => "tell start timed out".to_owned(),
+            Change::Ready(true) => "tell ready".to_owned(),
+            Change::Ready(false) => "tell not ready".to_owned(),
+            Change::Probe(settled) => {
+                format!("tell {} {}", settled.kind.name(), if settled.success { "succeeded" } else { "failed" })
+            }
+            Change::Unhealthy(_) => "tell unhealthy".to_owned(),
+            Change::Restarting { delay, .. } => format!("tell restart after {delay:?}"),
+            Change::Held(hold) => format!("tell: {hold}"),
+            Change::GaveUp(_) => "tell gave up".to_owned(),
+            Change::Status(_) => "tell status".to_owned(),
+            Change::HookFailed { hook, .. } => format!("tell {} failed", hook.name()),
             Change::PauseFailed { .. } => "tell pause failed".to_owned(),
             Change::StepFailed { step, attempt, .. } => {
                 format!("tell {} {attempt} failed", format!("{step:?}").to_lowercase())
@@ -342,6 +423,9 @@ fn reason_of(rejection: &Rejection) -> &'static str {
         Rejection::Running { .. } => "running",
         Rejection::Starting(_) => "starting",
         Rejection::Paused(_) => "paused",
+        Rejection::UnknownRequirement(_) => "unknown requirement",
+        Rejection::Cycle(_) => "cycle",
+        Rejection::Required { .. } => "required",
         Rejection::BeingRemoved(_) => "being removed",
     }
 }

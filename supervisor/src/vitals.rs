@@ -1,6 +1,6 @@
 //! How a run is beside being alive: what its probes, its hooks and the container itself say.
 
-use crate::probe::{Health, SavedHealth};
+use crate::{Health, SavedHealth};
 use crate::{Notification, Notify, ProbeKind, Probes, Spec, Time};
 use std::fmt;
 use std::time::Duration;
@@ -197,6 +197,10 @@ impl Vitals {
     pub(crate) fn deadline(&self) -> Option<Time> {
         let watchdog = self.watchdog.map(|watchdog| watchdog.at);
         [self.health.deadline(), self.post_start, watchdog].into_iter().flatten().min()
+    }
+
+    pub(crate) fn awaits_post_start(&self) -> bool {
+        self.post_start.is_some()
     }
 
     pub(crate) fn post_start_ended(&mut self, failed: bool) {

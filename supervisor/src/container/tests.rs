@@ -521,7 +521,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        Self { supervisor: Supervisor::new(), now: Time(5), saved: None, effects: Vec::new() }
+        Self { supervisor: Supervisor::new(Limits::default()), now: Time(5), saved: None, effects: Vec::new() }
     }
 
     /// With `web` in its first run.
@@ -581,6 +581,7 @@ impl Host {
         let mut host = Self { now: self.now, saved: self.saved.clone(), ..Self::new() };
         let saved = self.saved.clone().expect("something was saved");
         host.supervisor.adopt(self.now, WEB, spec("web"), saved, observed);
+        host.supervisor.adopted(self.now);
         host.collect();
         host
     }
@@ -588,7 +589,7 @@ impl Host {
 
 fn spec(name: &str) -> Spec {
     let stop = Stop { signal: Signal::TERM, grace: GRACE };
-    Spec { name: name.parse().expect("a name"), stop, auto_remove: false }
+    Spec::new(name.parse().expect("a name"), stop)
 }
 
 fn exit(code: u8) -> Exit {
