@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use wharf_oci::forge::{Forge, ForgeError, Started};
 use wharf_oci::{
-    CreateFd, ExecFd, ExitRecord, FailureKind, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize, hands,
+    CreateFd, ExecFd, ExitRecord, FailureKind, Family, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize, hands,
 };
 use wharf_protocol::{Create, Exec, Failure, VERSION};
 
@@ -792,6 +792,59 @@ fn exec_takes_with_it_what_it_has_started() {
     host.forge.signal(started.pidfd.as_fd(), 9).unwrap();
     assert_eq!(wharf_oci::exit_code(executing.wait().unwrap()), 137);
     assert_eq!(container.record().exit_code(), 137);
+    container.remove();
+}
+
+#[test]
+fn sockets_are_those_of_the_containers_network() {
+    let host = host!();
+    // The same port on the host's loopback, served by someone else.
+    let outside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = outside.local_addr().unwrap().port();
+    let container =
+        host.container(&["busybox", "nc", "-ll", "-p", &port.to_string(), "-e", "/bin/echo", "inside"]);
+    let started = container.started();
+
+    let sockets = host.forge.sockets(started.pidfd.as_fd(), Family::Ipv4, 16).unwrap();
+    assert_eq!(sockets.len(), 16);
+    for socket in &sockets {
+        assert!(rustix::io::fcntl_getfd(socket).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(rustix::fs::fcntl_getfl(socket).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    }
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
+    let connected = sockets.into_iter().find_map(|socket| {
+        rustix::io::ioctl_fionbio(&socket, false).unwrap();
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => Some(std::net::TcpStream::from(socket)),
+            // It does not listen yet.
+            Err(rustix::io::Errno::CONNREFUSED) => {
+                std::thread::sleep(Duration::from_millis(50));
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let mut said = String::new();
+    connected.expect("nobody listens inside").read_to_string(&mut said).unwrap();
+    assert_eq!(said, "inside\n");
+    outside.set_nonblocking(true).unwrap();
+    assert_eq!(outside.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody came here");
+
+    let six = host.forge.sockets(started.pidfd.as_fd(), Family::Ipv6, 1).unwrap();
+    assert_eq!(rustix::net::sockopt::socket_domain(&six[0]).unwrap(), rustix::net::AddressFamily::INET6);
+    for count in [0, 17] {
+        match host.forge.sockets(started.pidfd.as_fd(), Family::Ipv4, count) {
+            Err(ForgeError::Failed(failure)) => assert!(failure.message.contains("1 to 16"), "{failure:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    host.forge.signal(started.pidfd.as_fd(), 9).unwrap();
+    container.record();
+    match host.forge.sockets(started.pidfd.as_fd(), Family::Ipv4, 1) {
+        Err(ForgeError::Failed(failure)) => assert_eq!(failure.kind, FailureKind::NotRunning),
+        other => panic!("{other:?}"),
+    }
     container.remove();
 }
 

@@ -445,50 +445,6 @@ impl Late {
     }
 }
 
-/// The way back into the cgroups that we are in now, from a container's.
-pub struct WayBack {
-    files: Vec<std::fs::File>,
-}
-
-impl WayBack {
-    /// To the present cgroup in every hierarchy.
-    pub fn remember() -> Result<Self> {
-        let hierarchies = Hierarchies::find()?;
-        let own = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-        // A hierarchy is mounted under the names of its controllers, `cpu,cpuacct` for two.
-        let path_of = |mount_point: &Path| -> Option<&str> {
-            let name = mount_point.file_name()?.to_str()?.split(',').next()?;
-            own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).find_map(
-                |(controllers, path)| {
-                    let named =
-                        controllers.split(',').any(|one| one.strip_prefix("name=").unwrap_or(one) == name);
-                    named.then_some(path)
-                },
-            )
-        };
-        let unified = own.lines().find_map(|line| line.strip_prefix("0::"));
-        let mut ways = vec![(hierarchies.unified.as_path(), unified, "cgroup.procs")];
-        for mount_point in &hierarchies.v1 {
-            ways.push((mount_point, path_of(mount_point), "tasks"));
-        }
-        let mut files = Vec::new();
-        for (mount_point, path, name) in ways {
-            let file = mount_point.join(path.unwrap_or_default().trim_start_matches('/')).join(name);
-            let open = std::fs::OpenOptions::new().write(true).open(&file);
-            files.push(open.with_context(|| format!("opening {}", file.display()))?);
-        }
-        Ok(Self { files })
-    }
-
-    /// Go.
-    pub fn take(&self) -> Result<()> {
-        for mut file in &self.files {
-            file.write_all(b"0").context("returning to the forge's cgroup")?;
-        }
-        Ok(())
-    }
-}
-
 /// The v1 order: memory+swap is never below memory, so the one that grows goes first.
 fn limit_memory_v1(memory: &MemController, limits: &Limits, warnings: &mut Vec<String>) -> Result<()> {
     let path = memory.path().to_owned();

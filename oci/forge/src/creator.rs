@@ -1,38 +1,42 @@
-//! Makes one container and becomes its keeper. The only user of the container library.
+//! Makes one container. The only user of the container library.
 //!
 //! ```text
 //! guard ──cgroup, limits, clone into it──► creator
 //!   │                                        │  stage (rootfs, volumes) ─► user, spec ─► library: create ─► start
-//!   │                                        │  ─► inspection ─► go ─► reply
-//!   │◄──── closed, or what went wrong ───────┤
-//!   │ exits, or kills and removes the cgroup └─execve─► keeper
+//!   │                                        │  ─► inspection
+//!   │◄── the container, or what went wrong ──┤
+//!   │                                        └ exits; init, which waits for the word, becomes the guard's child
+//!   ├─► go ─► reply ─execve─► keeper
+//!   └─► or kills and removes the cgroup
 //! ```
 //! The library changes the process that calls it, and leaves descriptors and children behind when it fails; all that
 //! ends with the creator, whose children are born into the container's cgroup, so that the guard finds them even
-//! when the creator was killed in their midst.
+//! when the creator was killed in their midst. The guard is never in that cgroup: leaving one takes the kernel's
+//! global cgroup lock, which is some ten milliseconds. And the container has its cgroup for itself when its
+//! program starts, so that its limit of processes is its own.
 
 use crate::capabilities::{self, Sets};
-use crate::cgroup::{Cgroup, WayBack};
+use crate::cgroup::Cgroup;
 use crate::console::{self, ConsoleSocket};
 use crate::inspection::{self, Expected};
 use crate::journal::{self, Journal};
 use crate::keeper::{self, Descriptors};
-use crate::program::{Filter, Launch, Program, read_filter};
+use crate::program::{Explanation, Filter, Launch, Program, read_filter};
 use crate::stage::{self, Stage};
 use crate::sys::{self, Forked};
-use crate::{idmap, limits, users};
+use crate::{idmap, limits, network, users};
 use anyhow::{Context, Result, bail};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{
-    Capabilities, LinuxDeviceCgroup, LinuxIdMappingBuilder, LinuxNamespaceType, PosixRlimit,
+    Capabilities, LinuxDeviceCgroup, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, PosixRlimit,
     PosixRlimitBuilder, Spec,
 };
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, Mode, OFlags};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -40,9 +44,14 @@ use std::time::Duration;
 use wharf_protocol::{Create, CreateFd, Failure, FailureKind, IdMap, Limits, Reply, Stdin, VERSION, frame};
 
 const CONSOLE_SOCKET: &str = "/console.sock";
+/// Its steps have limits of their own; one that hangs nevertheless, in a file system that does not answer, is not
+/// waited for for ever.
+const CREATING: Duration = Duration::from_secs(3600);
+/// For a message of a kilobyte to a process that waits for it.
+const WRITING: Duration = Duration::from_secs(5);
 
-/// Carry out [`wharf_protocol::Request::Create`]: as its guard, until there is a keeper. The failure, if there is one
-/// to tell, is of something that has been undone.
+/// Carry out [`wharf_protocol::Request::Create`]: as its guard, who becomes the keeper. Returns only if there is none.
+/// The failure, if there is one to tell, is of something that has been undone.
 pub fn create(
     connection: &UnixStream,
     request: &Create,
@@ -64,7 +73,6 @@ pub fn create(
         }
     };
     match guard(connection, request, fds, keeper, &cgroup) {
-        Ok(Outcome::Kept) => Ok(()),
         Ok(Outcome::Abandoned(failure)) => {
             // The asker has been told of a container that now has no keeper. It ends, and its cgroup with it.
             sys::say(format_args!("no keeper for container {}: {failure}", request.id));
@@ -83,15 +91,42 @@ pub fn create(
 }
 
 enum Outcome {
-    Kept,
     Failed(Failure),
     /// After the reply.
     Abandoned(Failure),
 }
 
-/// What the creator writes to its guard once it has replied; a failure is written as JSON.
-const REPLIED: u8 = b'+';
+/// What the creator says to its guard.
+#[derive(Serialize, Deserialize)]
+enum Word {
+    /// The container waits to be released. Descriptors: those named by [`Made::parts`].
+    Made(Made),
+    /// There is none, for this reason.
+    Failed(Failure),
+}
 
+/// A container that waits to be released.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    pid: i32,
+    warnings: Vec<String>,
+    explanation: Explanation,
+    parts: Vec<Part>,
+}
+
+/// What the keeper needs of a container, and the guard to release it.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Part {
+    Init,
+    Launch,
+    Stdout,
+    Stderr,
+    Stdin,
+    AttachStdout,
+    AttachStderr,
+}
+
+/// Returns only if there is no keeper.
 fn guard(
     connection: &UnixStream,
     request: &Create,
@@ -99,58 +134,92 @@ fn guard(
     keeper: &OwnedFd,
     cgroup: &Cgroup,
 ) -> Result<Outcome> {
-    // How many processes there may be is limited only when the creator's have ended.
+    // How many processes there may be is limited only when the container is made.
     let warnings = cgroup.limit(&Limits { pids_max: None, ..request.limits.clone() })?;
-    let way_back = WayBack::remember()?;
     let directory = cgroup.open_unified()?;
-    let (report, to_guard) = std::io::pipe().context("making a pipe")?;
-    // A child of the forge, since the guard ends before the keeper.
-    // SAFETY: the forge's children are single-threaded; the creator leaves with _exit or execve.
-    let creator = match unsafe { sys::fork(libc::CLONE_PARENT, Some(directory.as_fd())) } {
-        Ok(Forked::Parent { pidfd, .. }) => pidfd,
+    become_clean()?;
+    // The creator's children become ours when it exits.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
+    let (ours, theirs) = UnixStream::pair().context("making a socket pair")?;
+    let own = rustix::process::getpid();
+    // SAFETY: the forge's children are single-threaded; the creator leaves with _exit.
+    let (creator, ended) = match unsafe { sys::fork(0, Some(directory.as_fd())) } {
+        Ok(Forked::Parent { pid, pidfd }) => (pid, pidfd),
         Ok(Forked::Child) => {
-            drop(report);
-            let creation = Creation { connection, request, cgroup, way_back, warnings };
-            creation.carry_out(fds, keeper, to_guard)
+            drop(ours);
+            let creation = Creation { connection, request, cgroup, warnings, guard: own };
+            creation.carry_out(fds, &theirs)
         }
         Err(error) => return Err(error).context("making the creator"),
     };
-    drop(to_guard);
+    drop(theirs);
     drop(fds);
-    watch(&creator, report)
+
+    // While the creator is at work.
+    let run_dir = open_directory(&request.run_dir)?;
+    let listen = keeper::listen(&run_dir)?;
+    let record_dir = open_directory(&request.record_dir)?;
+    let log_dir = open_directory(&request.log.dir)?;
+
+    let (made, fds) = match listen_to(&ours, &ended)? {
+        Some((Word::Made(made), fds)) => (made, fds),
+        Some((Word::Failed(failure), _)) => return Ok(Outcome::Failed(failure)),
+        None => return Ok(Outcome::Failed(killed())),
+    };
+    // From here on init is our child, dead or alive, and nothing but the container is in its cgroup.
+    sys::wait(creator).context("waiting for the creator")?;
+    let mut parts: Vec<_> = made.parts.into_iter().zip(fds).collect();
+    let mut take = |part| {
+        let at = parts.iter().position(|(found, _)| *found == part)?;
+        Some(parts.swap_remove(at).1)
+    };
+    let launch = Launch::from(take(Part::Launch).context("no socket to release the container")?);
+    let descriptors = Descriptors {
+        init: take(Part::Init).context("no pidfd")?,
+        listen,
+        record_dir,
+        log_dir,
+        stdout: take(Part::Stdout).context("no standard output")?,
+        stderr: take(Part::Stderr),
+        stdin: take(Part::Stdin),
+        attach_stdout: take(Part::AttachStdout),
+        attach_stderr: take(Part::AttachStderr),
+    };
+
+    let started_boottime_ns = sys::boottime_ns();
+    launch.go(&made.explanation)?;
+    let reply = Reply::Started { pid: made.pid as u32, started_boottime_ns, warnings: made.warnings };
+    frame::send(connection, &reply, &[descriptors.init.as_fd()]).context("answering")?;
+    // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
+    let error = match rustix::process::set_child_subreaper(None) {
+        Ok(()) => keeper::become_keeper(keeper, request, made.pid, descriptors),
+        Err(error) => anyhow::Error::from(error).context("ceasing to be a subreaper"),
+    };
+    Ok(Outcome::Abandoned(crate::failure(&error)))
 }
 
-/// Wait for the creator to become a keeper (its end of the pipe closes), to fail, or to die.
-fn watch(creator: &OwnedFd, mut report: PipeReader) -> Result<Outcome> {
-    let mut said = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let ready = sys::wait_readable(&[report.as_fd(), creator.as_fd()], Duration::from_secs(3600))?;
-        match ready {
-            Some(0) => match report.read(&mut buffer).context("listening to the creator")? {
-                0 => break,
-                count => said.extend_from_slice(&buffer[..count]),
-            },
-            // Dead. Others may hold the pipe open, so there is no end to wait for.
-            Some(_) => break,
-            None => {}
-        }
-    }
-    let (replied, rest) = match said.split_first() {
-        Some((&REPLIED, rest)) => (true, rest),
-        _ => (false, said.as_slice()),
-    };
-    let failure = match serde_json::from_slice::<Failure>(rest) {
-        Ok(failure) => failure,
-        Err(_) if replied && !sys::has_ended(creator.as_fd()) => return Ok(Outcome::Kept),
-        Err(_) => Failure {
-            kind: FailureKind::Failed,
-            message: "the process that makes the container was killed; is the memory limit large enough?"
-                .into(),
-            detail: Vec::new(),
+/// What the creator says; `None` if it dies without a word.
+fn listen_to(socket: &UnixStream, ended: &OwnedFd) -> Result<Option<(Word, Vec<OwnedFd>)>> {
+    // It writes in one go. What it has started holds copies of its end, so without it there is no end to wait for.
+    socket.set_read_timeout(Some(WRITING))?;
+    match sys::wait_readable(&[socket.as_fd(), ended.as_fd()], CREATING)? {
+        Some(0) => match frame::receive(socket) {
+            Ok(word) => Ok(Some(word)),
+            // Killed in the midst of it.
+            Err(_) if sys::has_ended(ended.as_fd()) => Ok(None),
+            Err(error) => Err(error).context("listening to the creator"),
         },
-    };
-    Ok(if replied { Outcome::Abandoned(failure) } else { Outcome::Failed(failure) })
+        Some(_) => Ok(None),
+        None => bail!("the container was not made within {} s", CREATING.as_secs()),
+    }
+}
+
+fn killed() -> Failure {
+    Failure {
+        kind: FailureKind::Failed,
+        message: "the process that makes the container was killed; is the memory limit large enough?".into(),
+        detail: Vec::new(),
+    }
 }
 
 /// In the creator.
@@ -158,52 +227,41 @@ struct Creation<'a> {
     connection: &'a UnixStream,
     request: &'a Create,
     cgroup: &'a Cgroup,
-    way_back: WayBack,
     warnings: Vec<String>,
-}
-
-/// A running container.
-struct Made {
-    stage: Stage,
-    pid: i32,
-    descriptors: Descriptors,
+    guard: rustix::process::Pid,
 }
 
 impl Creation<'_> {
-    fn carry_out(mut self, fds: Vec<OwnedFd>, keeper: &OwnedFd, mut to_guard: PipeWriter) -> ! {
-        let journal = match Journal::install() {
-            Ok(journal) => journal,
-            Err(error) => self.give_up(&error.context("making the journal"), &[], &[], &mut to_guard),
-        };
+    fn carry_out(mut self, fds: Vec<OwnedFd>, to_guard: &UnixStream) -> ! {
         let mut sources = Vec::new();
-        let error = match self.run(fds, &journal, &mut sources) {
-            Ok(made) => {
-                // To a guard that is gone nothing needs to be said.
-                let _ = to_guard.write_all(&[REPLIED]);
-                self.hand_over(keeper, made)
+        let mut lines = Vec::new();
+        let result = self.obey_guard().and_then(|()| {
+            let journal = Journal::install().context("making the journal")?;
+            self.run(fds, &journal, &mut sources, to_guard).inspect_err(|_| lines = journal.lines())
+        });
+        if let Err(error) = result {
+            let mut failure = crate::failure(&error);
+            failure.detail = lines;
+            for (staged, given) in &sources {
+                // The stage's names mean nothing to the user.
+                failure.message =
+                    failure.message.replace(&format!("{staged} "), &format!("{} ", given.display()));
             }
-            Err(error) => error,
-        };
-        self.give_up(&error, &journal.lines(), &sources, &mut to_guard)
+            // Undoing is the guard's. To one that is gone nothing needs to be said.
+            let _ = frame::send(to_guard, &Word::Failed(failure), &[]);
+            sys::exit(1)
+        }
+        sys::exit(0)
     }
 
-    /// Undoing is the guard's.
-    fn give_up(
-        &self,
-        error: &anyhow::Error,
-        lines: &[String],
-        sources: &[(String, PathBuf)],
-        to_guard: &mut PipeWriter,
-    ) -> ! {
-        let mut failure = crate::failure(error);
-        failure.detail = lines.to_vec();
-        for (staged, given) in sources {
-            // The stage's names mean nothing to the user.
-            failure.message =
-                failure.message.replace(&format!("{staged} "), &format!("{} ", given.display()));
+    /// Without a guard there would be nobody to undo what we do, and init dies with us.
+    fn obey_guard(&self) -> Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .context("asking to die with the guard")?;
+        if rustix::process::getppid() != Some(self.guard) {
+            bail!("the guard has gone");
         }
-        let _ = to_guard.write_all(&serde_json::to_vec(&failure).unwrap_or_default());
-        sys::exit(1)
+        Ok(())
     }
 
     fn run(
@@ -211,18 +269,16 @@ impl Creation<'_> {
         fds: Vec<OwnedFd>,
         journal: &Journal,
         sources: &mut Vec<(String, PathBuf)>,
-    ) -> Result<Made> {
+        to_guard: &UnixStream,
+    ) -> Result<()> {
         let request = self.request;
         let mut given = Given::sort(request, fds)?;
         let mut spec: Spec = serde_json::from_str(&request.spec)
             .map_err(|error| invalid(format!("the runtime spec cannot be read: {error}")))?;
-        become_clean()?;
         let mut late = self.cgroup.late(&request.limits, device_rules(&spec))?;
         self.cgroup.join_v1()?;
 
         let run_dir = open_directory(&request.run_dir)?;
-        let record_dir = open_directory(&request.record_dir)?;
-        let log_dir = open_directory(&request.log.dir)?;
         let user_namespace = request.id_map.map(idmap::user_namespace).transpose()?;
         let stage = Stage::enter(request, &run_dir, self.cgroup, &mut spec, user_namespace.as_ref())?;
         sources.clone_from(&stage.sources);
@@ -254,7 +310,7 @@ impl Creation<'_> {
         let entrance = Entrance {
             program: Rc::clone(&program),
             socket: socket.as_raw_fd(),
-            connection: self.connection.as_raw_fd(),
+            not_for_init: [self.connection.as_raw_fd(), to_guard.as_raw_fd(), launch.as_raw_fd()],
         };
         let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(stage::STATE)
@@ -305,38 +361,28 @@ impl Creation<'_> {
             self.warnings.push(format!("devices are kept away by the user namespace only: {error:#}"));
         }
 
-        let listen = keeper::listen(&run_dir)?;
-        let started_boottime_ns = sys::boottime_ns();
-        launch.go(&program)?;
-
-        let warnings = std::mem::take(&mut self.warnings);
-        let reply = Reply::Started { pid: pid as u32, started_boottime_ns, warnings };
-        frame::send(self.connection, &reply, &[pidfd.as_fd()]).context("answering")?;
-        let (stdout, stderr) = match master {
-            Some(master) => (master, None),
-            None => (streams.stdout.context("no standard output")?, streams.stderr),
-        };
-        let descriptors = Descriptors {
-            init: pidfd,
-            listen,
-            record_dir,
-            log_dir,
-            stdout,
-            stderr,
-            stdin: streams.stdin,
-            attach_stdout: given.attach_terminal.or(given.attach_stdout),
-            attach_stderr: given.attach_stderr,
-        };
-        Ok(Made { stage, pid, descriptors })
-    }
-
-    /// Returns only on failure.
-    fn hand_over(&self, keeper: &OwnedFd, made: Made) -> anyhow::Error {
-        // On a host that is all v2 the container's limits have been ours so far, and its end would be ours.
-        if let Err(error) = self.way_back.take().and_then(|()| made.stage.leave()) {
-            return error;
+        if has_own_network(&spec) {
+            network::raise_loopback(&pidfd)?;
         }
-        keeper::become_keeper(keeper, self.request, made.pid, made.descriptors)
+
+        let (stdout, stderr) = match master {
+            Some(master) => (Some(master), None),
+            None => (streams.stdout, streams.stderr),
+        };
+        let parts = [
+            (Part::Init, Some(pidfd)),
+            (Part::Launch, Some(launch.into())),
+            (Part::Stdout, stdout),
+            (Part::Stderr, stderr),
+            (Part::Stdin, streams.stdin),
+            (Part::AttachStdout, given.attach_terminal.or(given.attach_stdout)),
+            (Part::AttachStderr, given.attach_stderr),
+        ];
+        let (parts, fds): (Vec<_>, Vec<_>) =
+            parts.iter().filter_map(|(part, fd)| Some((*part, fd.as_ref()?.as_fd()))).unzip();
+        let warnings = std::mem::take(&mut self.warnings);
+        let made = Made { pid, warnings, explanation: program.explanation(), parts };
+        frame::send(to_guard, &Word::Made(made), &fds).context("handing the container to the guard")
     }
 }
 
@@ -367,6 +413,16 @@ fn library_failure(error: &dyn std::error::Error, journal: &Journal) -> anyhow::
     }
     let message = journal::sentence(&returned, &journal.lines());
     Failure { kind: FailureKind::Failed, message, detail: Vec::new() }.into()
+}
+
+fn has_own_network(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|namespaces| {
+        let own = |namespace: &LinuxNamespace| {
+            namespace.typ() == LinuxNamespaceType::Network && namespace.path().is_none()
+        };
+        namespaces.iter().any(own)
+    })
 }
 
 /// A session of our own, no groups, an umask for what the library makes; the rest the forge has seen to.
@@ -621,11 +677,16 @@ pub fn own_pipe(fd: impl AsFd, uid: u32) -> Result<()> {
 struct Entrance {
     program: Rc<Program>,
     socket: RawFd,
-    connection: RawFd,
+    /// Copies that would keep others from seeing the end of the one who owns the descriptor.
+    not_for_init: [RawFd; 3],
 }
 
 impl Executor for Entrance {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        // From here on the end of the launch's other side tells us that nobody is there. The filters that are now
+        // loaded may forbid this call; and when the creator exits the program shall not go with it.
+        // SAFETY: prctl with plain numbers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) };
         // SAFETY: the creator keeps its copy until the library returns, and this process has one of its own.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
         Err(ExecutorError::Other(self.program.become_program(socket).to_string()))
@@ -634,10 +695,12 @@ impl Executor for Entrance {
     /// The library would look for the program here, before the inspection; we look when we execute it. But from
     /// here on init waits for its creator, and must not do so when that one is gone.
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // SAFETY: plain system calls on what this clone owns; the descriptor is not used here again.
+        // SAFETY: plain system calls on what this clone owns; the descriptors are not used here again.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-            libc::close(self.connection);
+            for descriptor in self.not_for_init {
+                libc::close(descriptor);
+            }
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ fn run(connection: &UnixStream, request: &Exec, given: Given, cgroup: &Cgroup) -
     let started = match launch.await_ready(&program)? {
         Some(()) => inspection::check_process(process.pid, &expected)
             .context("the process is not confined as asked and was not started")
-            .and_then(|()| launch.go(&program)),
+            .and_then(|()| launch.go(&program.explanation())),
         None if process.container_gone() => Err(not_running()),
         None => Err(anyhow::anyhow!("the process ended before it could start")),
     };

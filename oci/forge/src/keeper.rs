@@ -1,4 +1,4 @@
-//! The hand-over: the creator becomes the keeper of what it has made, in the same pid.
+//! The hand-over: the guard becomes the keeper of what the creator has made, in the same pid.
 
 use crate::sys;
 use anyhow::{Context, Result};

@@ -20,10 +20,10 @@ mod inspection;
 mod journal;
 mod keeper;
 mod limits;
+mod network;
 mod program;
 mod seal;
 mod server;
-mod sockets;
 mod stage;
 mod sys;
 mod tree;
@@ -93,7 +93,7 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
             Ok(()) => return,
             Err(error) => Err(error),
         },
-        Request::Sockets { count, family } => match sockets::sockets(count, family, &fds) {
+        Request::Sockets { count, family } => match network::sockets(count, family, &fds) {
             Ok(made) => {
                 let made: Vec<_> = made.iter().map(AsFd::as_fd).collect();
                 let _ = frame::send(connection, &Reply::Sockets, &made);

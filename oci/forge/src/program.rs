@@ -1,7 +1,7 @@
 //! The last steps of a process that becomes a container's program, and what it says while it takes them.
 //!
 //! ```text
-//! process            creator / monitor
+//! process            creator, guard / monitor
 //!    │── ready ──────►│   filters are loaded, capabilities dropped
 //!    │                │   looks from outside whether all is as asked
 //!    │◄───── go ──────│
@@ -15,6 +15,7 @@ use crate::capabilities::{self, Sets};
 use anyhow::{Context, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::net::{RecvFlags, SendFlags};
+use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::io;
 use std::time::Duration;
@@ -51,8 +52,7 @@ pub fn read_filter(memfd: impl AsFd) -> Result<Filter> {
 
 /// A program ready to be executed.
 pub struct Program {
-    name: String,
-    path: String,
+    explanation: Explanation,
     strings: Vec<CString>,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
@@ -98,13 +98,18 @@ impl Program {
             let directories = path.split(':').filter(|directory| directory.starts_with('/'));
             directories.map(|directory| c_string(&format!("{directory}/{name}"))).collect::<Result<_>>()?
         };
-        let path = path.to_owned();
-        Ok(Self { name, path, strings, argv, envp, candidates, filters, capabilities, no_new_privileges })
+        let explanation = Explanation { name, path: path.to_owned() };
+        Ok(Self { explanation, strings, argv, envp, candidates, filters, capabilities, no_new_privileges })
     }
 
     /// How many filters it will load.
     pub fn filters(&self) -> usize {
         self.filters.len()
+    }
+
+    /// What it takes to explain why it could not be executed.
+    pub fn explanation(&self) -> Explanation {
+        self.explanation.clone()
     }
 
     /// In the new process, once it has all other properties and still CAP_SETPCAP if its bounding set is too large
@@ -162,12 +167,7 @@ impl Program {
         Word { kind: kind::READY, step: 0, errno: 0 }.send(socket)?;
         let mut word = [0];
         match rustix::net::recv(socket, &mut word, RecvFlags::empty())? {
-            (1, _) => {
-                // The program is to outlive whoever has made it; see `Entrance::validate`.
-                // SAFETY: prctl with plain numbers.
-                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) };
-                Ok(())
-            }
+            (1, _) => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -193,7 +193,16 @@ impl Program {
         let _ = word.send(socket);
         io::Error::from_raw_os_error(word.errno)
     }
+}
 
+/// What a program was called and where it was looked for.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    name: String,
+    path: String,
+}
+
+impl Explanation {
     /// The failure for the user when the process could not become the program.
     fn failure(&self, word: Word) -> Failure {
         let error = io::Error::from_raw_os_error(word.errno);
@@ -273,18 +282,21 @@ impl Launch {
     pub fn await_ready(&self, program: &Program) -> Result<Option<()>> {
         match self.receive()? {
             Some(Word { kind: kind::READY, .. }) => Ok(Some(())),
-            Some(word) => Err(program.failure(word).into()),
+            Some(word) => Err(program.explanation.failure(word).into()),
             None => Ok(None),
         }
     }
 
     /// Let it execute the program; returns once it has.
-    pub fn go(&self, program: &Program) -> Result<()> {
-        rustix::net::send(&self.socket, b"g", SendFlags::NOSIGNAL).context("releasing the process")?;
+    pub fn go(&self, explanation: &Explanation) -> Result<()> {
+        match rustix::net::send(&self.socket, b"g", SendFlags::NOSIGNAL) {
+            Ok(_) | Err(rustix::io::Errno::PIPE) => {}
+            Err(error) => return Err(error).context("releasing the process"),
+        }
         match self.receive()? {
             // Closed by execve; or the process was killed in between, which its exit status will tell.
             None => Ok(()),
-            Some(word) => Err(program.failure(word).into()),
+            Some(word) => Err(explanation.failure(word).into()),
         }
     }
 
@@ -298,6 +310,18 @@ impl Launch {
             Ok(_) | Err(rustix::io::Errno::CONNRESET) => Ok(None),
             Err(error) => Err(error).context("listening to the process"),
         }
+    }
+}
+
+impl From<OwnedFd> for Launch {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+}
+
+impl From<Launch> for OwnedFd {
+    fn from(launch: Launch) -> Self {
+        launch.socket
     }
 }
 

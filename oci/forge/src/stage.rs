@@ -96,15 +96,6 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Go back to the host's mounts; the stage vanishes unless the container still needs parts of it.
-    pub fn leave(&self) -> Result<()> {
-        rustix::thread::move_into_link_name_space(
-            self.home.as_fd(),
-            Some(rustix::thread::LinkNameSpaceType::Mount),
-        )
-        .context("returning to the host's mount namespace")
-    }
-
     /// The host's mount namespace, to compare with.
     pub fn home(&self) -> &OwnedFd {
         &self.home
