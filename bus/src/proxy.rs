@@ -85,6 +85,9 @@ pub trait Container {
     /// Stop (as [`stop`](Self::stop)) if it runs, then start.
     fn restart(&self, timeout: i64) -> Result<(), Error>;
 
+    /// Forget the restarts and starts that count for its limits. Does not start it.
+    fn reset_failed(&self) -> Result<(), Error>;
+
     /// Remove it and all that belongs to it. Returns when nothing is left.
     fn remove(&self, options: RemoveOptions) -> Result<(), Error>;
 

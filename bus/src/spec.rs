@@ -4,6 +4,11 @@
 //! unknown one is refused, so that a typing error cannot pass for a wish. wharfd checks the values; this module
 //! only knows their shapes.
 
+mod restart;
+
+pub use restart::{
+    ExitCodes, ExitRule, Operator, Restart, RestartPolicy, RestartPreset, RuleAction, StartLimit,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,6 +73,9 @@ pub struct Spec {
     /// Seconds from the stop signal to the kill; 10 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<f64>,
+    /// When it is started again by itself.
+    #[serde(skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
     /// Its user namespace.
     pub user_namespace: UserNamespace,
     /// Its network.

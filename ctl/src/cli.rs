@@ -35,6 +35,7 @@ enum Command {
     Stop(command::stop::Arguments),
     Kill(command::kill::Arguments),
     Restart(command::restart::Arguments),
+    ResetFailed(command::reset_failed::Arguments),
     #[command(visible_alias = "remove")]
     Rm(command::rm::Arguments),
     #[command(visible_alias = "list", alias = "ls")]
@@ -78,6 +79,7 @@ impl Cli {
             Command::Stop(arguments) => arguments.run(socket).await,
             Command::Kill(arguments) => arguments.run(socket).await,
             Command::Restart(arguments) => arguments.run(socket).await,
+            Command::ResetFailed(arguments) => arguments.run(socket).await,
             Command::Rm(arguments) => arguments.run(socket).await,
             Command::Ps(arguments) => arguments.run(socket).await,
             Command::Logs(arguments) => arguments.run(socket).await,
@@ -111,6 +113,7 @@ impl Cli {
             Command::Stop(_)
             | Command::Kill(_)
             | Command::Restart(_)
+            | Command::ResetFailed(_)
             | Command::Rm(_)
             | Command::Ps(_)
             | Command::Logs(_)

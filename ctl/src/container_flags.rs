@@ -6,6 +6,7 @@
 use crate::assignments;
 use crate::mounts::{self, Mount};
 use crate::quantity;
+use crate::restart_flags::RestartFlags;
 use crate::signal;
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args, ValueEnum};
@@ -144,6 +145,9 @@ pub struct ContainerFlags {
     cgroup_mount: bool,
 
     #[command(flatten)]
+    restart: RestartFlags,
+
+    #[command(flatten)]
     resources: ResourceFlags,
     /// Limit of each process as in ulimit(1), such as nofile=1024:4096; -1 is unlimited [default: the daemon's]
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = ulimit, help_heading = "Limits")]
@@ -268,6 +272,7 @@ impl ContainerFlags {
             read_only: self.read_only,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout.map(|span| span.as_secs_f64()),
+            restart: self.restart.restart()?,
             user_namespace: match self.userns {
                 UserNamespaceMode::Private => UserNamespace::Private,
                 UserNamespaceMode::Host => UserNamespace::Host,

@@ -19,6 +19,7 @@ mod output;
 mod quantity;
 mod record;
 mod relay;
+mod restart_flags;
 mod several;
 mod signal;
 mod standalone;

@@ -22,13 +22,14 @@ fn outcome(words: &[&str]) -> (i32, String, String) {
     )
 }
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "run",
     "create",
     "start",
     "stop",
     "kill",
     "restart",
+    "reset-failed",
     "rm",
     "ps",
     "logs",

@@ -18,6 +18,7 @@ mod processes;
 mod runtime;
 mod saved;
 mod store;
+mod supervision;
 mod view;
 
 use anyhow::Context;

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod man;
 pub mod pause;
 pub mod ps;
+pub mod reset_failed;
 pub mod restart;
 pub mod rm;
 pub mod run;
