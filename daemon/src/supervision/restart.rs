@@ -131,15 +131,13 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 fn count(field: &str, value: i64) -> Result<u32, Error> {
-    match u32::try_from(value) {
-        Ok(count) if count > 0 => Ok(count),
-        Ok(_) | Err(_) if value < 1 => {
-            Err(invalid(format!("{field}: {value} is below 1; leave it out for what holds without it")))
-        }
-        Ok(_) | Err(_) => {
-            Err(invalid(format!("{field}: {value} is too large; 1 to {} are possible", u32::MAX)))
-        }
-    }
+    let problem = match u32::try_from(value) {
+        Ok(count) if count > 0 => return Ok(count),
+        Ok(_) => "below 1",
+        Err(_) if value < 0 => "below 1",
+        Err(_) => "too large",
+    };
+    Err(invalid(format!("{field}: {value} is {problem}; 1 to {} are possible", u32::MAX)))
 }
 
 fn seconds(field: &str, value: f64, most: f64) -> Result<Duration, Error> {
