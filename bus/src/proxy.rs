@@ -41,6 +41,10 @@ pub trait Manager {
     /// The events kept since this sequence number (exclusive), oldest first.
     fn events_since(&self, sequence: u64) -> Result<Vec<EventRecord>, Error>;
 
+    /// Stop every container, those that require others before these. `timeout` as in `Container.Stop`. Returns when
+    /// all have ended.
+    fn stop_all(&self, timeout: i64) -> Result<(), Error>;
+
     /// What the daemon runs on: `version`, `cgroupMode`, `kernel`, `stateDirectory`, `cpus`, `memory`, ….
     fn info(&self) -> Result<HashMap<String, String>, Error>;
 
@@ -146,18 +150,34 @@ pub trait Container {
     /// From the spec.
     #[zbus(property(emits_changed_signal = "const"))]
     fn labels(&self) -> zbus::Result<HashMap<String, String>>;
-    /// `created`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed` or `removing`.
+    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed` or `removing`.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     /// What it is meant to be: `up`, `down` or `removed`.
     #[zbus(property)]
     fn goal(&self) -> zbus::Result<String>;
-    /// Can it serve?
+    /// Can it serve? What its readiness probe says; without one, whether it runs.
     #[zbus(property)]
     fn ready(&self) -> zbus::Result<bool>;
-    /// Starts that were not asked for by anybody.
+    /// What its health check or probes say: `none`, `starting`, `healthy` or `unhealthy`.
+    #[zbus(property)]
+    fn health(&self) -> zbus::Result<String>;
+    /// Its probes, a JSON array of objects: `kind`, `settled` (true, false or null), `last` likewise, `streak` (so
+    /// many equal results in a row, up to the threshold), `message` of the last failure.
+    #[zbus(property)]
+    fn probes(&self) -> zbus::Result<String>;
+    /// What it says of itself (sd_notify `STATUS=`).
+    #[zbus(property)]
+    fn status(&self) -> zbus::Result<String>;
+    /// Starts by the restart policy since somebody started it by hand.
     #[zbus(property)]
     fn restarts(&self) -> zbus::Result<u32>;
+    /// When it is to be started next, microseconds since 1970; 0 if it is not, or if that depends on others.
+    #[zbus(property)]
+    fn next_start(&self) -> zbus::Result<u64>;
+    /// Why it is in its state, where that is not plain: what it waits for, which probe failed, why it was given up.
+    #[zbus(property)]
+    fn reason(&self) -> zbus::Result<String>;
     /// The main process on the host, 0 if there is none.
     #[zbus(property)]
     fn pid(&self) -> zbus::Result<u32>;

@@ -173,8 +173,8 @@ impl Api {
         let Some(mut watch) = self.views.watch(id) else { return Ok(()) };
         let outcome = watch
             .wait_for(|view| {
-                let over = matches!(view.state, "created" | "exited" | "failed" | "removing");
-                view.run > wanted || (view.run == wanted && (view.pid != 0 || over))
+                let over = matches!(view.state, "created" | "waiting" | "exited" | "failed" | "removing");
+                view.run > wanted || view.held || (view.run == wanted && (view.pid != 0 || over))
             })
             .await
             .map(|view| view.clone());
@@ -200,7 +200,7 @@ impl Api {
     pub async fn stop(&self, id: &str, timeout: i64) -> Result<(), Error> {
         let watch = self.watch(id)?;
         self.wish(Command::Stop { id: parse(id)?, grace: grace(timeout)? }, With::Nothing).await?;
-        until(watch, |view| !view.is_running() && view.state != "starting" && view.settled).await;
+        until(watch, has_stopped).await;
         Ok(())
     }
 
@@ -225,11 +225,26 @@ impl Api {
         Ok(())
     }
 
-    /// Wait for the end of a run; with `remove` also for the end of the container.
+    /// Stop every container, in the order in which they require each other.
+    pub async fn stop_all(&self, timeout: i64) -> Result<(), Error> {
+        let grace = grace(timeout)?;
+        let watches: Vec<_> = self.views.all().iter().filter_map(|view| self.views.watch(&view.id)).collect();
+        self.wish(Command::StopAll { grace }, With::Nothing).await?;
+        for watch in watches {
+            until(watch, has_stopped).await;
+        }
+        Ok(())
+    }
+
+    /// Forget earlier failures of a container.
+    pub async fn reset_failed(&self, id: &str) -> Result<(), Error> {
+        self.wish(Command::ResetFailed { id: parse(id)? }, With::Nothing).await.map(drop)
+    }
+
+    /// Wait for the end of a run that no other one follows by itself; with `remove` also for the end of the container.
     pub async fn wait(&self, id: &str) -> Result<i32, Error> {
         let mut watch = self.watch(id)?;
-        let over = |view: &Arc<View>| matches!(view.state, "created" | "exited" | "failed" | "removing");
-        let outcome = watch.wait_for(over).await.map(|view| view.clone());
+        let outcome = watch.wait_for(|view| view.is_over()).await.map(|view| view.clone());
         let view = outcome.unwrap_or_else(|_| watch.borrow().clone());
         if view.spec.remove {
             until_gone(watch).await;
@@ -643,6 +658,10 @@ async fn until(
     condition: impl Fn(&View) -> bool,
 ) -> Option<Arc<View>> {
     watch.wait_for(|view| condition(view)).await.ok().map(|view| view.clone())
+}
+
+fn has_stopped(view: &View) -> bool {
+    !view.is_running() && view.state != "starting" && view.settled
 }
 
 async fn until_gone(mut watch: watch::Receiver<Arc<View>>) {

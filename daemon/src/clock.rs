@@ -27,10 +27,12 @@ pub fn stamp() -> Stamp {
     Stamp { boot: now(), wall: wall() }
 }
 
-/// When something happened that only the boot clock has seen.
+/// What the clock on the wall showed, or will show, when the boot clock shows this.
 pub fn stamp_of(boot: Time) -> Stamp {
-    let ago = now().since(boot);
-    Stamp { boot, wall: wall().saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX)) }
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let now = now();
+    let (ago, ahead) = (nanoseconds(now.since(boot)), nanoseconds(boot.since(now)));
+    Stamp { boot, wall: wall().saturating_sub(ago).saturating_add(ahead) }
 }
 
 /// The kernel's name for this boot.

@@ -57,6 +57,12 @@ pub struct Limits {
     pub connections: usize,
     /// Containers, whatever their state.
     pub containers: usize,
+    /// Starts under way at a time.
+    pub starts: usize,
+    /// Restarts by policy that may happen at once, on the whole host.
+    pub restart_burst: u32,
+    /// Beyond that, restarts per second.
+    pub restarts_per_second: u32,
 }
 
 impl Default for Config {
@@ -93,7 +99,14 @@ impl Default for Metrics {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 64, containers: 4096 }
+        let core = wharf_supervisor::Limits::default();
+        Self {
+            connections: 64,
+            containers: 4096,
+            starts: core.starts,
+            restart_burst: core.restart_burst,
+            restarts_per_second: 20,
+        }
     }
 }
 
@@ -128,7 +141,24 @@ impl Config {
         if config.limits.connections == 0 || config.limits.containers == 0 {
             bail!("limits: connections and containers must be at least 1");
         }
+        let Limits { starts, restart_burst, restarts_per_second, .. } = config.limits;
+        if starts == 0 || restart_burst == 0 || !(1..=1000).contains(&restarts_per_second) {
+            bail!(
+                "limits: starts and restart_burst must be at least 1, restarts_per_second from 1 to 1000"
+            );
+        }
         Ok(config)
+    }
+}
+
+impl Limits {
+    /// Those that the supervisor sees to.
+    pub fn core(&self) -> wharf_supervisor::Limits {
+        wharf_supervisor::Limits {
+            starts: self.starts,
+            restart_burst: self.restart_burst,
+            restart_every: std::time::Duration::from_secs(1) / self.restarts_per_second,
+        }
     }
 }
 
@@ -150,6 +180,8 @@ mod tests {
             ("[ids]\nstart = 0", "ids"),
             ("[ids]\nstart = 4294901760\nranges = 2", "ids"),
             ("[bus]\nsystem = 'yes'", "system"),
+            ("[limits]\nstarts = 0", "starts"),
+            ("[limits]\nrestarts_per_second = 0", "restarts_per_second"),
         ] {
             let error = format!("{:#}", Config::parse(text).expect_err(text));
             assert!(error.contains(word), "{text}: {error}");

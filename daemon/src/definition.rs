@@ -2,6 +2,7 @@
 //! created. From it, each start makes a bundle.
 
 use crate::ids::RANGE_SIZE;
+use crate::supervision;
 use crate::view::View;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -127,15 +128,20 @@ impl Definition {
     pub fn core(&self) -> Result<core::Spec, Error> {
         let name = self.spec.name.as_deref().unwrap_or_default();
         let seconds = self.spec.stop_timeout.unwrap_or(STOP_TIMEOUT);
-        Ok(core::Spec {
-            name: name.parse().map_err(|error: core::BadName| Error::InvalidSpec(error.to_string()))?,
-            stop: core::Stop {
-                signal: core::Signal::new(self.stop_signal)
-                    .map_err(|error| Error::InvalidSpec(error.to_string()))?,
-                grace: std::time::Duration::from_secs_f64(seconds),
-            },
-            auto_remove: self.spec.remove,
-        })
+        let name = name.parse().map_err(|error: core::BadName| Error::InvalidSpec(error.to_string()))?;
+        let stop = core::Stop {
+            signal: core::Signal::new(self.stop_signal)
+                .map_err(|error| Error::InvalidSpec(error.to_string()))?,
+            grace: std::time::Duration::from_secs_f64(seconds),
+        };
+        let restart = supervision::restart::restart(&self.spec.restart)?;
+        if self.spec.remove && restart.ever_restarts() {
+            return Err(Error::InvalidSpec(
+                "remove: a container that is restarted cannot be removed when it ends; leave out one of both"
+                    .into(),
+            ));
+        }
+        Ok(core::Spec { auto_remove: self.spec.remove, restart, ..core::Spec::new(name, stop) })
     }
 
     /// What a start or an exec is made from, and the image's layers, topmost first (none with a rootfs).

@@ -9,7 +9,7 @@
 //! It waits for nothing but the disk: whatever came in while a commit was under way shares the next one.
 
 use crate::clock;
-use crate::config::Ids;
+use crate::config::{self, Ids};
 use crate::definition::Definition;
 use crate::events::Events;
 use crate::ids::{self, RANGE_SIZE};
@@ -26,7 +26,9 @@ use tokio::task::JoinSet;
 use wharf_bus::Error;
 use wharf_oci::Limits;
 use wharf_supervisor as core;
-use wharf_supervisor::{Accepted, Command, Effect, Ending, Fact, Id, State, Supervisor, Time};
+use wharf_supervisor::{
+    Accepted, Command, Effect, Ending, Fact, Id, Observed, State, Supervisor, Time, Wait,
+};
 
 /// Commands that wait for the loop; more would only wait elsewhere.
 pub const COMMANDS: usize = 256;
@@ -128,18 +130,18 @@ impl Driver {
     pub async fn new(
         store: Store,
         ids: Ids,
-        bound: usize,
+        limits: &config::Limits,
         runtime: Arc<Runtime>,
         views: Arc<Views>,
         events: Arc<Events>,
     ) -> anyhow::Result<Self> {
         let taken = store.ranges()?;
         let mut driver = Self {
-            supervisor: Supervisor::new(),
+            supervisor: Supervisor::new(limits.core()),
             store,
             ids,
             taken,
-            bound,
+            bound: limits.containers,
             held: HashMap::new(),
             runtime,
             views,
@@ -164,12 +166,16 @@ impl Driver {
             ids.insert(record.id.clone());
             let container = record.id.clone();
             match understood(record) {
-                Ok((id, definition, spec, saved, first_id)) => {
+                Ok(Understood { id, definition, spec, saved, same_boot, first_id }) => {
                     runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
                     observations.spawn(async move {
-                        let observed = runtime.observe(id, saved.phase.living_run()).await;
-                        (id, definition, spec, saved, first_id, observed)
+                        let (observed, living) = runtime.observe(id, saved.phase.living_run()).await;
+                        let observed = match observed {
+                            Observed::Nothing { at } if !same_boot => Observed::Rebooted { at },
+                            other => other,
+                        };
+                        (id, definition, spec, saved, first_id, (observed, living))
                     });
                 }
                 // One damaged record must not keep the others from being looked after.
@@ -210,6 +216,7 @@ impl Driver {
             self.supervisor.adopt(now, id, spec, saved, observed);
             self.adopt_run(id, living);
         }
+        self.supervisor.adopted(now);
         self.carry_out();
         let all: Vec<Id> = self.held.keys().copied().collect();
         for id in all {
@@ -283,7 +290,11 @@ impl Driver {
 
     fn wish(&mut self, now: Time, wish: Wish, granted: &mut Vec<(Reply, Result<Granted, Error>)>) {
         let Wish { command, with, reply } = wish;
-        let id = target(&command);
+        let Some(id) = command.id() else {
+            let accepted = self.supervisor.command(now, command).map_err(refused);
+            granted.push((reply, accepted.map(|accepted| Granted { accepted, run: None })));
+            return;
+        };
         let accepted = match (&command, with) {
             (Command::Create { .. } | Command::Run { .. }, With::Definition(definition, stdio)) => {
                 match self.create(now, id, command, *definition, stdio) {
@@ -402,7 +413,11 @@ impl Driver {
             let failed = self.save(&effects);
             let mut touched = BTreeSet::new();
             for effect in effects {
-                touched.insert(effect.id());
+                match effect {
+                    // Nobody sees from the outside that a probe is under way.
+                    Effect::Probe { .. } => {}
+                    _ => drop(touched.insert(effect.id())),
+                }
                 self.effect(effect, failed.as_deref());
             }
             for id in touched {
@@ -511,6 +526,7 @@ impl Driver {
                 let limits = limits.limits.clone();
                 self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, run, limits).await) });
             }
+            Effect::Probe { .. } | Effect::Hook { .. } => {}
             Effect::Cleanup { id, run } => match unwritten {
                 Some(reason) => {
                     let reason = format!("the exit could not be written: {reason}");
@@ -562,6 +578,42 @@ impl Driver {
             core::Change::StartTimedOut(run) => {
                 tracing::error!(container = %name, %run, "the start took too long and is killed");
             }
+            core::Change::Ready(ready) => {
+                tracing::debug!(container = %name, ready, "readiness");
+                tell(if *ready { "ready" } else { "unready" }, &[]);
+            }
+            core::Change::Probe(settled) => {
+                let kind = settled.kind.name();
+                let message = settled.message.clone().unwrap_or_default();
+                if settled.success {
+                    tracing::info!(container = %name, probe = kind, "the probe succeeds");
+                } else {
+                    tracing::warn!(container = %name, probe = kind, %message, "the probe fails");
+                }
+                let event = if settled.success { "probe-succeeded" } else { "probe-failed" };
+                tell(event, &[("probe", kind.to_owned()), ("message", message)]);
+            }
+            core::Change::Unhealthy(verdict) => {
+                tracing::warn!(container = %name, reason = %verdict, "unhealthy, it is stopped");
+                tell("unhealthy", &[("reason", verdict.to_string())]);
+            }
+            core::Change::Restarting { delay, count, .. } => {
+                tracing::info!(container = %name, ?delay, count, "to be restarted");
+                tell("restarting", &[("delay", format!("{delay:?}")), ("count", count.to_string())]);
+            }
+            core::Change::Held(hold) => {
+                tracing::info!(container = %name, reason = %hold, "waiting");
+                tell("waiting", &[("reason", hold.to_string())]);
+            }
+            core::Change::GaveUp(why) => {
+                tracing::error!(container = %name, reason = %why, "given up");
+                tell("gave-up", &[("reason", why.to_string())]);
+            }
+            core::Change::Status(status) => tell("status", &[("status", status.clone())]),
+            core::Change::HookFailed { hook, reason } => {
+                tracing::warn!(container = %name, hook = hook.name(), %reason, "the hook failed");
+                tell("hook-failed", &[("hook", hook.name().to_owned()), ("error", reason.clone())]);
+            }
             core::Change::PauseFailed { reason } => {
                 tracing::warn!(container = %name, %reason, "freezing failed");
                 tell("pause-failed", &[("error", reason.clone())]);
@@ -609,10 +661,13 @@ impl Driver {
                 tell("start-failed", &details);
             }
             State::Created
+            | State::Waiting { .. }
             | State::Running { .. }
             | State::Pausing { .. }
+            | State::Yielding { .. }
             | State::Killing { .. }
             | State::Ended { .. }
+            | State::GivenUp { .. }
             | State::Removing { .. } => {}
         }
     }
@@ -681,7 +736,22 @@ impl Driver {
             goal: container.goal().name(),
             run,
             settled: !matches!(state, State::CleaningUp { .. } | State::Removing { .. }),
-            restarts: 0,
+            ready: container.is_ready(),
+            health: container.vitals().health().status().name(),
+            probes: probes(container.vitals().health()),
+            status: container.vitals().status().to_owned(),
+            restarts: container.restarts().count,
+            next_start: match state {
+                // Where something else is in the way, the time says nothing.
+                State::Waiting { start_at, hold: None | Some(core::Hold::Restarts), .. } => {
+                    micros(clock::stamp_of(*start_at))
+                }
+                _ => 0,
+            },
+            reason: reason(container),
+            restarting: container.spec().restart.ever_restarts()
+                && matches!(container.goal(), core::Goal::Up { .. }),
+            held: matches!(state, State::Waiting { hold: Some(core::Hold::Requires { .. }), .. }),
             pid: state.process().map_or(0, |process| process.pid),
             exit_code,
             oom_killed: held.oom_killed || exit_oom,
@@ -720,29 +790,73 @@ fn record(id: Id, held: &Held, saved: &core::Saved) -> Record {
     }
 }
 
-type Understood = (Id, Definition, core::Spec, core::Saved, Option<u32>);
+struct Understood {
+    id: Id,
+    definition: Definition,
+    spec: core::Spec,
+    saved: core::Saved,
+    same_boot: bool,
+    first_id: Option<u32>,
+}
 
 fn understood(record: Record) -> anyhow::Result<Understood> {
     let id: Id = record.id.parse()?;
     let definition = Definition::parse(&record.definition)?;
     let spec = definition.core()?;
     let saved: Saved = serde_json::from_str(&record.saved).context("the container's saved state")?;
-    Ok((id, definition, spec, saved.restore()?, record.first_id))
+    let same_boot = saved.is_of_this_boot();
+    Ok(Understood { id, definition, spec, saved: saved.restore()?, same_boot, first_id: record.first_id })
 }
 
-fn target(command: &Command) -> Id {
-    match command {
-        Command::Create { id, .. }
-        | Command::Run { id, .. }
-        | Command::Start { id }
-        | Command::Stop { id, .. }
-        | Command::Kill { id, .. }
-        | Command::Restart { id, .. }
-        | Command::Pause { id }
-        | Command::Unpause { id }
-        | Command::Update { id }
-        | Command::Remove { id, .. } => *id,
+/// Why a container is what it is, where that is not plain.
+fn reason(container: &core::Container) -> String {
+    match container.state() {
+        State::Waiting { hold: Some(hold), .. } => hold.to_string(),
+        State::Waiting { last: Some(last), wait: Wait::BackOff { delay }, hold: None, .. } => {
+            let how = match (&last.ending, container.vitals().verdict()) {
+                (Ending::Exited(_), Some(verdict)) => verdict.to_string(),
+                (Ending::Exited(exit), None) => match exit.code() {
+                    Some(code) if exit.oom_killed => format!("it ran out of memory and exited with {code}"),
+                    Some(code) => format!("it exited with {code}"),
+                    None => "nobody saw how it ended".to_owned(),
+                },
+                (Ending::Failed(failure), _) => failure.message.clone(),
+            };
+            let count = container.restarts().count;
+            format!("back-off of {delay:?} before restart {count}: {how}")
+        }
+        State::GivenUp { why, .. } => why.to_string(),
+        State::Yielding { .. } => "those that require it stop first".to_owned(),
+        State::Stopping { .. } | State::Killing { .. } | State::CleaningUp { .. } | State::Ended { .. } => {
+            container.vitals().verdict().map(|verdict| verdict.to_string()).unwrap_or_default()
+        }
+        State::Created
+        | State::Waiting { .. }
+        | State::Starting { .. }
+        | State::Canceling { .. }
+        | State::Running { .. }
+        | State::Pausing { .. }
+        | State::Paused { .. }
+        | State::Resuming { .. }
+        | State::Removing { .. } => String::new(),
     }
+}
+
+/// How the probes stand, for `inspect`.
+fn probes(health: &core::Health) -> String {
+    let probes: Vec<_> = health
+        .checks()
+        .map(|check| {
+            serde_json::json!({
+                "kind": check.kind.name(),
+                "settled": check.settled,
+                "last": check.last,
+                "streak": check.streak,
+                "message": check.message,
+            })
+        })
+        .collect();
+    serde_json::Value::Array(probes).to_string()
 }
 
 fn refused(rejection: core::Rejection) -> Error {
@@ -753,9 +867,11 @@ fn refused(rejection: core::Rejection) -> Error {
         core::Rejection::Ambiguous { .. } => Error::Ambiguous(message),
         core::Rejection::NotRunning { .. } => Error::NotRunning(message),
         core::Rejection::Running { .. } => Error::Running(message),
-        core::Rejection::Starting(_) | core::Rejection::Paused(_) | core::Rejection::BeingRemoved(_) => {
-            Error::WrongState(message)
-        }
+        core::Rejection::UnknownRequirement(_) | core::Rejection::Cycle(_) => Error::InvalidSpec(message),
+        core::Rejection::Starting(_)
+        | core::Rejection::Paused(_)
+        | core::Rejection::Required { .. }
+        | core::Rejection::BeingRemoved(_) => Error::WrongState(message),
     }
 }
 

@@ -140,7 +140,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     let driver = driver::Driver::new(
         store,
         config.ids.clone(),
-        config.limits.containers,
+        &config.limits,
         runtime.clone(),
         views.clone(),
         events.clone(),

@@ -116,7 +116,7 @@ fn collect(api: &Api) -> anyhow::Result<Vec<u8>> {
     for view in api.views.all() {
         states.with_label_values(&[view.state]).inc();
         let labels = [view.name.as_str(), view.id.as_str()];
-        ready.with_label_values(&labels).set(view.is_ready().into());
+        ready.with_label_values(&labels).set(view.ready.into());
         oom.with_label_values(&labels).set(view.oom_killed.into());
         if let Some(code) = view.exit_code {
             exit.with_label_values(&labels).set(code.into());

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use wharf_oci::bundle::{Host, Placement};
 use wharf_oci::forge::{Forge, ForgeError, Started};
 use wharf_oci::image::Store;
@@ -28,9 +28,6 @@ use wharf_oci::{readiness, stats};
 use wharf_supervisor as core;
 use wharf_supervisor::{Exit, ExitStatus, Fact, Failure, Id, Observed, Run, Stamp, Time};
 
-/// Starts at a time: enough to keep every core and the disk busy, few enough that a boot storm of hundreds of
-/// containers does not make each of them slow.
-const STARTS: usize = 16;
 /// Containers whose cgroup files are kept open; with some twenty descriptors each this stays far below the usual hard
 /// limit of half a million, and within the smallest one that we have met (20,000).
 const READERS: usize = 512;
@@ -82,7 +79,6 @@ pub struct Runtime {
     last_words: Mutex<HashMap<Id, (Run, Fact)>>,
     /// Open files of the cgroups that somebody asked about.
     readers: Mutex<HashMap<Id, (Run, stats::Reader)>>,
-    starts: Semaphore,
 }
 
 /// What a start needs beside the definition.
@@ -120,7 +116,6 @@ impl Runtime {
             live: Mutex::default(),
             last_words: Mutex::default(),
             readers: Mutex::default(),
-            starts: Semaphore::new(STARTS),
         }
     }
 
@@ -157,10 +152,7 @@ impl Runtime {
     /// Make and start a run, and stay with it to its end.
     pub async fn start(self: Arc<Self>, start: Start) {
         let (id, run) = (start.id, start.run);
-        let place = self.starts.acquire().await;
-        let made = self.clone().create(start).await;
-        drop(place);
-        match made {
+        match self.clone().create(start).await {
             Ok((started, keeper)) => {
                 for warning in &started.warnings {
                     tracing::warn!(container = ?id, %warning, "started with less than was asked for");

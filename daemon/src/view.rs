@@ -27,7 +27,7 @@ pub struct View {
     pub command: Vec<String>,
     /// The document in force.
     pub spec: Arc<Spec>,
-    /// `created`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed`, `removing`.
+    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed`, `removing`.
     pub state: &'static str,
     /// `up`, `down`, `removed`.
     pub goal: &'static str,
@@ -35,8 +35,24 @@ pub struct View {
     pub run: u64,
     /// Is nothing being cleaned up or removed?
     pub settled: bool,
-    /// Starts that nobody asked for.
+    /// Can it serve?
+    pub ready: bool,
+    /// What its health check or probes say: `none`, `starting`, `healthy`, `unhealthy`.
+    pub health: &'static str,
+    /// Its probes as JSON, once for every change.
+    pub probes: String,
+    /// What it says of itself (sd_notify).
+    pub status: String,
+    /// Starts by the restart policy since somebody started it.
     pub restarts: u32,
+    /// When it is to be started next, microseconds since 1970; 0 if that is not settled, or not wanted.
+    pub next_start: u64,
+    /// Why it is what it is, where that is not plain: what it waits for, what was unhealthy, why it was given up.
+    pub reason: String,
+    /// Is another run wanted when this one ends?
+    pub restarting: bool,
+    /// Does it wait for somebody it requires?
+    pub held: bool,
     /// Of the main process; 0 if there is none.
     pub pid: u32,
     /// How the last run ended; `None` if none has, or if nobody can know.
@@ -69,9 +85,9 @@ impl View {
         matches!(self.state, "running" | "paused" | "stopping")
     }
 
-    /// Can it serve?
-    pub fn is_ready(&self) -> bool {
-        self.state == "running"
+    /// Is its last run over, with none to follow by itself?
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, "created" | "exited" | "failed" | "removing") && !self.restarting
     }
 }
 

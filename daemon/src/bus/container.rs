@@ -82,6 +82,16 @@ impl ContainerObject {
         self.api.restart(&self.id, timeout).await
     }
 
+    /// Forget earlier failures: one that was given up is merely ended, and back-off begins anew.
+    async fn reset_failed(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Error> {
+        authorise(connection, &header).await?;
+        self.api.reset_failed(&self.id).await
+    }
+
     /// Remove it and all that belongs to it. Returns when nothing is left.
     async fn remove(
         &self,
@@ -264,7 +274,32 @@ impl ContainerObject {
 
     #[zbus(property)]
     fn ready(&self) -> bool {
-        self.view().is_ready()
+        self.view().ready
+    }
+
+    #[zbus(property)]
+    fn health(&self) -> &'static str {
+        self.view().health
+    }
+
+    #[zbus(property)]
+    fn probes(&self) -> String {
+        self.view().probes.clone()
+    }
+
+    #[zbus(property)]
+    fn status(&self) -> String {
+        self.view().status.clone()
+    }
+
+    #[zbus(property)]
+    fn next_start(&self) -> u64 {
+        self.view().next_start
+    }
+
+    #[zbus(property)]
+    fn reason(&self) -> String {
+        self.view().reason.clone()
     }
 
     #[zbus(property)]
@@ -361,7 +396,18 @@ pub fn changed(old: &View, new: &View) -> HashMap<&'static str, Variant<'static>
     }
     compare(&mut changed, "State", (old.state, new.state));
     compare(&mut changed, "Goal", (old.goal, new.goal));
-    compare(&mut changed, "Ready", (old.is_ready(), new.is_ready()));
+    compare(&mut changed, "Ready", (old.ready, new.ready));
+    compare(&mut changed, "Health", (old.health, new.health));
+    compare(&mut changed, "NextStart", (old.next_start, new.next_start));
+    for (name, old, new) in [
+        ("Probes", &old.probes, &new.probes),
+        ("Status", &old.status, &new.status),
+        ("Reason", &old.reason, &new.reason),
+    ] {
+        if old != new {
+            changed.insert(name, new.clone().into());
+        }
+    }
     compare(&mut changed, "Restarts", (old.restarts, new.restarts));
     compare(&mut changed, "Pid", (old.pid, new.pid));
     compare(&mut changed, "ExitCode", (exit_code(old), exit_code(new)));

@@ -147,6 +147,17 @@ impl ManagerObject {
         Ok(self.api.events.since(sequence))
     }
 
+    /// Stop every container, those that require others before these.
+    async fn stop_all(
+        &self,
+        timeout: i64,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Error> {
+        authorise(connection, &header).await?;
+        self.api.stop_all(timeout).await
+    }
+
     /// What the daemon runs on.
     #[zbus(out_args("info"))]
     async fn info(
