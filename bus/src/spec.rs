@@ -4,8 +4,13 @@
 //! unknown one is refused, so that a typing error cannot pass for a wish. wharfd checks the values; this module
 //! only knows their shapes.
 
+mod probe;
 mod restart;
 
+pub use probe::{
+    Condition, Exec, Grpc, Healthcheck, Hook, HttpGet, HttpHeader, Lifecycle, Notify, Probe, Probes,
+    Requirement, Scheme, Sleep, TcpSocket,
+};
 pub use restart::{
     ExitCodes, ExitRule, Operator, Restart, RestartPolicy, RestartPreset, RuleAction, StartLimit,
 };
@@ -76,6 +81,21 @@ pub struct Spec {
     /// When it is started again by itself.
     #[serde(skip_serializing_if = "Restart::is_default")]
     pub restart: Restart,
+    /// How it is asked whether it works.
+    #[serde(skip_serializing_if = "Probes::is_default")]
+    pub probes: Probes,
+    /// Instead of the image's HEALTHCHECK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// What is done at the edges of a run.
+    #[serde(skip_serializing_if = "Lifecycle::is_default")]
+    pub lifecycle: Lifecycle,
+    /// Containers that it needs; they are stopped after it. Their names are looked up when it is to start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+    /// Offer it a socket for sd_notify(3), named by `NOTIFY_SOCKET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
     /// Its user namespace.
     pub user_namespace: UserNamespace,
     /// Its network.

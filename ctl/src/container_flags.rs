@@ -4,7 +4,9 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use crate::assignments;
+use crate::lifecycle_flags::LifecycleFlags;
 use crate::mounts::{self, Mount};
+use crate::probe_flags::ProbeFlags;
 use crate::quantity;
 use crate::restart_flags::RestartFlags;
 use crate::signal;
@@ -146,6 +148,10 @@ pub struct ContainerFlags {
 
     #[command(flatten)]
     restart: RestartFlags,
+    #[command(flatten)]
+    probes: ProbeFlags,
+    #[command(flatten)]
+    lifecycle: LifecycleFlags,
 
     #[command(flatten)]
     resources: ResourceFlags,
@@ -273,6 +279,11 @@ impl ContainerFlags {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout.map(|span| span.as_secs_f64()),
             restart: self.restart.restart()?,
+            probes: self.probes.probes(),
+            healthcheck: self.probes.healthcheck()?,
+            lifecycle: self.lifecycle.lifecycle(),
+            requires: self.lifecycle.requires(),
+            notify: self.lifecycle.notify(),
             user_namespace: match self.userns {
                 UserNamespaceMode::Private => UserNamespace::Private,
                 UserNamespaceMode::Host => UserNamespace::Host,
