@@ -174,7 +174,8 @@ impl Api {
         let outcome = watch
             .wait_for(|view| {
                 let over = matches!(view.state, "created" | "waiting" | "exited" | "failed" | "removing");
-                view.run > wanted || view.held || (view.run == wanted && (view.pid != 0 || over))
+                let given_up = view.goal == "down" && over;
+                view.run > wanted || view.held || given_up || (view.run == wanted && (view.pid != 0 || over))
             })
             .await
             .map(|view| view.clone());

@@ -143,9 +143,7 @@ impl Config {
         }
         let Limits { starts, restart_burst, restarts_per_second, .. } = config.limits;
         if starts == 0 || restart_burst == 0 || !(1..=1000).contains(&restarts_per_second) {
-            bail!(
-                "limits: starts and restart_burst must be at least 1, restarts_per_second from 1 to 1000"
-            );
+            bail!("limits: starts and restart_burst must be at least 1, restarts_per_second from 1 to 1000");
         }
         Ok(config)
     }

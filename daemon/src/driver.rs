@@ -870,6 +870,7 @@ fn refused(rejection: core::Rejection) -> Error {
         core::Rejection::UnknownRequirement(_) | core::Rejection::Cycle(_) => Error::InvalidSpec(message),
         core::Rejection::Starting(_)
         | core::Rejection::Paused(_)
+        | core::Rejection::StartLimit { .. }
         | core::Rejection::Required { .. }
         | core::Rejection::BeingRemoved(_) => Error::WrongState(message),
     }

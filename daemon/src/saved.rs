@@ -102,15 +102,43 @@ enum Goal {
 enum Phase {
     Created,
     /// With a delay where the restart policy wants it.
-    Waiting { last: Option<Last>, start_at: u64, delay: Option<Duration> },
-    Starting { run: u64 },
-    Canceling { run: u64, kill_at: u64 },
-    Running { run: u64, pid: u32 },
-    Stopping { run: u64, pid: u32, kill_at: u64 },
-    Killing { run: u64 },
-    CleaningUp { run: u64, ending: Ending },
-    Ended { run: u64, ending: Ending },
-    GivenUp { run: u64, ending: Ending, why: GaveUp },
+    Waiting {
+        last: Option<Last>,
+        start_at: u64,
+        delay: Option<Duration>,
+    },
+    Starting {
+        run: u64,
+    },
+    Canceling {
+        run: u64,
+        kill_at: u64,
+    },
+    Running {
+        run: u64,
+        pid: u32,
+    },
+    Stopping {
+        run: u64,
+        pid: u32,
+        kill_at: u64,
+    },
+    Killing {
+        run: u64,
+    },
+    CleaningUp {
+        run: u64,
+        ending: Ending,
+    },
+    Ended {
+        run: u64,
+        ending: Ending,
+    },
+    GivenUp {
+        run: u64,
+        ending: Ending,
+        why: GaveUp,
+    },
     Removing,
 }
 
@@ -222,7 +250,9 @@ impl Saved {
                 Phase::Created => core::Phase::Created,
                 Phase::Waiting { last, start_at, delay } => core::Phase::Waiting {
                     last: last
-                        .map(|last| anyhow::Ok(core::Last { run: Run(last.run), ending: ending(last.ending)? }))
+                        .map(|last| {
+                            anyhow::Ok(core::Last { run: Run(last.run), ending: ending(last.ending)? })
+                        })
                         .transpose()?,
                     start_at: time(start_at),
                     wait: delay.map_or(core::Wait::Asked, |delay| core::Wait::BackOff { delay }),

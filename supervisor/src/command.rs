@@ -157,6 +157,14 @@ pub enum Rejection {
     /// A start would change nothing while it is frozen.
     #[error("container {0} is paused; unpause it instead")]
     Paused(Name),
+    /// It has been started too often lately.
+    #[error("container {name}: {why}")]
+    StartLimit {
+        /// Whose.
+        name: Name,
+        /// Which limit.
+        why: crate::GaveUp,
+    },
     /// It requires somebody who does not exist.
     #[error("requires: there is no container {0}; create it first")]
     UnknownRequirement(Name),

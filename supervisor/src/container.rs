@@ -1,9 +1,9 @@
 //! One container: goal, state, and the one place where they are compared.
 
 use crate::{
-    Accepted, Change, Condition, Decision, Effect, Ending, Exit, ExitStatus, Fact, Failure, FailureKind, Goal,
-    Hold, Hook, Id, Last, Notification, Observed, Phase, Policy, ProbeKind, ProbeResult, Process, Rejection,
-    Restarts, Run, RunEnd, Saved, Signal, Spec, Stamp, State, Step, Time, Verdict, Vitals, Wait,
+    Accepted, Change, Condition, Decision, Effect, Ending, Exit, ExitStatus, Fact, Failure, FailureKind,
+    Goal, Hold, Hook, Id, Last, Notification, Observed, Phase, Policy, ProbeKind, ProbeResult, Process,
+    Rejection, Restarts, Run, RunEnd, Saved, Signal, Spec, Stamp, State, Step, Time, Verdict, Vitals, Wait,
 };
 use std::time::Duration;
 
@@ -145,6 +145,9 @@ impl Container {
             Goal::Up { paused: true, .. } => Err(Rejection::Paused(self.spec.name.clone())),
             Goal::Up { paused: false, .. } => Ok(self.hurry(now)),
             Goal::Down => {
+                // It counts when it begins; here it is only whether it may.
+                let may = self.restarts.clone().started(&self.spec.restart, now);
+                may.map_err(|why| Rejection::StartLimit { name: self.spec.name.clone(), why })?;
                 self.restarts.reset();
                 self.aim(Goal::Up { run: self.next_run(), paused: false });
                 self.converge(now, None);
@@ -510,8 +513,7 @@ impl Container {
             self.announce(Change::Status(status.clone()));
         }
         self.vitals.notified(now, notification);
-        if let (State::Stopping { process, kill_at, hook }, Some(longer)) =
-            (&self.state, notification.extend)
+        if let (State::Stopping { process, kill_at, hook }, Some(longer)) = (&self.state, notification.extend)
         {
             let (process, kill_at, hook) = (*process, (*kill_at).max(now + longer), *hook);
             self.enter(State::Stopping { process, kill_at, hook });
@@ -880,8 +882,7 @@ impl Container {
         if self.vitals.look(&self.spec, now, lives) {
             self.announce(Change::Ready(self.vitals.is_ready()));
         }
-        if let (true, State::Running { process }, Some(verdict)) =
-            (lives, &self.state, self.vitals.verdict())
+        if let (true, State::Running { process }, Some(verdict)) = (lives, &self.state, self.vitals.verdict())
         {
             let process = *process;
             self.announce(Change::Unhealthy(verdict));
@@ -892,9 +893,10 @@ impl Container {
     fn compare(&mut self, now: Time, grace: Option<Duration>) {
         match (self.goal, &self.state) {
             (Goal::Up { .. }, State::Created) => self.wait(now, None),
-            (Goal::Up { run: wanted, .. }, State::Ended { run, ending } | State::GivenUp { run, ending, .. })
-                if *run < wanted =>
-            {
+            (
+                Goal::Up { run: wanted, .. },
+                State::Ended { run, ending } | State::GivenUp { run, ending, .. },
+            ) if *run < wanted => {
                 self.wait(now, Some(Last { run: *run, ending: ending.clone() }));
             }
             (Goal::Up { .. }, State::Waiting { start_at, .. }) if *start_at <= now => self.admit(now),
@@ -1127,7 +1129,10 @@ impl Container {
         let runs = matches!(self.state, State::Running { .. } | State::Yielding { .. });
         match self.kill_at(now, grace) {
             kill_at if kill_at <= now => self.kill_all(now, process.run),
-            _ if self.gate.must_yield && self.goal == Goal::Down && matches!(self.state, State::Running { .. }) => {
+            _ if self.gate.must_yield
+                && self.goal == Goal::Down
+                && matches!(self.state, State::Running { .. }) =>
+            {
                 let grace = grace.unwrap_or(self.spec.stop.grace);
                 self.enter(State::Yielding { process, grace });
             }

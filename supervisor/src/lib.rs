@@ -39,7 +39,8 @@ pub use effect::{Change, Effect, Step};
 pub use fact::{Exit, ExitStatus, Fact, Failure, FailureKind, Hook, Notification};
 pub use identity::{BadId, BadName, Id, Name, Run};
 pub use probe::{
-    BadProbe, Check, Health, HealthStatus, Probe, ProbeKind, ProbeResult, Probes, SavedHealth, SavedProbe, Settled,
+    BadProbe, Check, Health, HealthStatus, Probe, ProbeKind, ProbeResult, Probes, SavedHealth, SavedProbe,
+    Settled,
 };
 pub use restart::{
     Attempts, BackOff, BadRestart, Codes, Decision, ExitRule, GaveUp, Growth, Policy, Preset, Reset, Restart,

@@ -1,8 +1,6 @@
 //! What outlives the process that supervises, and what the next one finds.
 
-use crate::{
-    Ending, GaveUp, Goal, Last, Process, Restarts, Run, SavedVitals, Stamp, State, Time, Wait,
-};
+use crate::{Ending, GaveUp, Goal, Last, Process, Restarts, Run, SavedVitals, Stamp, State, Time, Wait};
 
 /// What is durable of a container beside its definition: plain data, to be written down as it is.
 ///

@@ -339,7 +339,8 @@ impl State {
             | Self::CleaningUp { again_at, .. }
             | Self::Removing { again_at, .. } => *again_at,
             // Others have to do something first.
-            Self::Waiting { hold: Some(Hold::Requires { .. } | Hold::Starts), .. } | Self::Yielding { .. } => {
+            Self::Waiting { hold: Some(Hold::Requires { .. } | Hold::Starts), .. }
+            | Self::Yielding { .. } => {
                 return None;
             }
             Self::Created

@@ -2,8 +2,8 @@
 
 use crate::container::{Container, Gate};
 use crate::{
-    Accepted, Change, Command, Effect, Fact, Goal, Hold, Id, Name, Observed, Rejection, Requirement, Saved, Spec,
-    State, Time,
+    Accepted, Change, Command, Effect, Fact, Goal, Hold, Id, Name, Observed, Rejection, Requirement, Saved,
+    Spec, State, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -239,7 +239,9 @@ impl Supervisor {
             starts_taken: self.starting.len() >= self.limits.starts,
             restart_at: Time(self.restarts_until.0.saturating_sub(early)).max(now),
             must_yield: self.dependants.get(&container.spec().name).into_iter().flatten().any(|by| {
-                self.containers.get(by).is_some_and(|by| by.is_alive() && !matches!(by.goal(), Goal::Up { .. }))
+                self.containers
+                    .get(by)
+                    .is_some_and(|by| by.is_alive() && !matches!(by.goal(), Goal::Up { .. }))
             }),
             restart_taken: false,
         })

@@ -156,7 +156,10 @@ fn inputs() -> Vec<Input> {
         Input::Fact("readiness succeeded", probed(ProbeKind::Readiness, true)),
         Input::Fact("readiness failed", probed(ProbeKind::Readiness, false)),
         Input::Fact("post-start ended", Fact::HookEnded { id, run, hook: Hook::PostStart, failure: None }),
-        Input::Fact("post-start failed", Fact::HookEnded { id, run, hook: Hook::PostStart, failure: Some(reason()) }),
+        Input::Fact(
+            "post-start failed",
+            Fact::HookEnded { id, run, hook: Hook::PostStart, failure: Some(reason()) },
+        ),
         Input::Fact("pre-stop ended", Fact::HookEnded { id, run, hook: Hook::PreStop, failure: None }),
         Input::Fact("watchdog trigger", Fact::Notified { id, run, notification: trigger }),
         Input::Fact("oom", Fact::Oom { id, run }),
@@ -393,7 +396,11 @@ fn describe_effect(effect: Effect) -> Option<String> {
             Change::Ready(true) => "tell ready".to_owned(),
             Change::Ready(false) => "tell not ready".to_owned(),
             Change::Probe(settled) => {
-                format!("tell {} {}", settled.kind.name(), if settled.success { "succeeded" } else { "failed" })
+                format!(
+                    "tell {} {}",
+                    settled.kind.name(),
+                    if settled.success { "succeeded" } else { "failed" }
+                )
             }
             Change::Unhealthy(_) => "tell unhealthy".to_owned(),
             Change::Restarting { delay, .. } => format!("tell restart after {delay:?}"),
@@ -423,6 +430,7 @@ fn reason_of(rejection: &Rejection) -> &'static str {
         Rejection::Running { .. } => "running",
         Rejection::Starting(_) => "starting",
         Rejection::Paused(_) => "paused",
+        Rejection::StartLimit { .. } => "start limit",
         Rejection::UnknownRequirement(_) => "unknown requirement",
         Rejection::Cycle(_) => "cycle",
         Rejection::Required { .. } => "required",

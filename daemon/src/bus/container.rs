@@ -373,7 +373,12 @@ fn exit_code(view: &View) -> i32 {
 }
 
 fn error(view: &View) -> String {
-    view.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default()
+    match &view.failure {
+        Some(failure) => failure.message.clone(),
+        // Given up after runs that did start.
+        None if view.state == "failed" => view.reason.clone(),
+        None => String::new(),
+    }
 }
 
 /// The properties that differ between two snapshots, by name. Those that never change are left out.

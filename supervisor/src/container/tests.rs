@@ -521,7 +521,12 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        Self { supervisor: Supervisor::new(Limits::default()), now: Time(5), saved: None, effects: Vec::new() }
+        Self {
+            supervisor: Supervisor::new(Limits::default()),
+            now: Time(5),
+            saved: None,
+            effects: Vec::new(),
+        }
     }
 
     /// With `web` in its first run.
