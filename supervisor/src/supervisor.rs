@@ -457,3 +457,6 @@ impl Supervisor {
         self.containers().find(|container| container.spec().name.as_str() == name)
     }
 }
+
+#[cfg(test)]
+mod tests;
