@@ -646,7 +646,7 @@ fn init_and_exec_are_confined_alike() {
             .fd(CreateFd::Seccomp, filter.try_clone().unwrap());
         container.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
         let started = container.started();
-        wait_until("the output", || container.log().lines().count() >= 12);
+        wait_until("the output", || container.log().lines().count() >= 13);
         let log = container.log();
         let rest = log.split_once("refused\n").unwrap_or_else(|| panic!("{log}")).1;
         assert!(rest.contains("Seccomp:\t2\nSeccomp_filters:\t1\n"), "{rest}");
