@@ -11,6 +11,7 @@ use crate::record::SHORT_ID;
 use crate::relay::{self, Output, Report};
 use crate::terminal::{self, DetachKeys};
 use anyhow::{Context, anyhow, bail};
+use clap::{ArgAction, Args};
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use wharf_bus::proxy::ContainerProxy;
-use wharf_bus::types::{EventRecord, Streams};
+use wharf_bus::types::{EventRecord, StartOptions, Streams};
 
 /// Passed on to the container. The others belong to ctl itself (WINCH, CHLD, PIPE, TSTP, …) or cannot be caught.
 const PASSED_ON: [i32; 7] = [HUP, INT, QUIT, 10, 12, 14, TERM];
@@ -140,6 +141,67 @@ impl Exits {
     }
 }
 
+/// How the user's keys and ctl's signals are taken.
+#[derive(Debug, Args)]
+pub struct Manners {
+    /// Keys that leave it running, on a terminal; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
+    detach_keys: DetachKeys,
+    /// Pass ctl's signals on to it; else they end ctl
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = ArgAction::Set)]
+    sig_proxy: bool,
+}
+
+impl Manners {
+    /// Every key is the container's.
+    pub fn without_detaching(self) -> Self {
+        Self { detach_keys: DetachKeys::none(), ..self }
+    }
+}
+
+/// What a start is asked for by who stays in the foreground.
+pub fn attached(terminal: bool, stdin: bool) -> StartOptions {
+    let size = if terminal { terminal::size() } else { None };
+    StartOptions {
+        attach: true,
+        stdin,
+        rows: size.map(|(rows, _)| rows),
+        columns: size.map(|(_, columns)| columns),
+    }
+}
+
+/// Join a container that exists, and stay until it ends or the user leaves; returns ctl's exit code. `connect` is
+/// told whether the container has a terminal, and whether to ask for its standard input.
+pub async fn join(
+    client: Client,
+    name: &str,
+    wants_stdin: bool,
+    manners: Manners,
+    connect: impl AsyncFnOnce(&ContainerProxy<'static>, bool, bool) -> anyhow::Result<Streams>,
+) -> anyhow::Result<u8> {
+    let container = client.container(name).await?;
+    let id = container.id().await?;
+    let spec = wharf_bus::Spec::parse(&container.spec().await?)?;
+    let interactive = wants_stdin && spec.stdin;
+    terminal::require(interactive, spec.terminal)?;
+    let mut caught = Caught::new()?;
+    let exits = Exits::watch(&client).await?;
+    let streams = connect(&container, spec.terminal, interactive).await?;
+    let foreground = Foreground {
+        client,
+        container,
+        id,
+        streams,
+        exits,
+        interactive,
+        manners,
+        ours: false,
+        private: false,
+    };
+    Ok(foreground.attend(&mut caught).await?.code())
+}
+
 /// A container in the foreground.
 #[derive(Debug)]
 pub struct Foreground {
@@ -155,10 +217,8 @@ pub struct Foreground {
     pub exits: Exits,
     /// Pass ctl's standard input on.
     pub interactive: bool,
-    /// Keys that leave it running.
-    pub detach_keys: DetachKeys,
-    /// Pass signals on; else they end ctl.
-    pub sig_proxy: bool,
+    /// How to part from it.
+    pub manners: Manners,
     /// It runs for this ctl: when the reader of its output goes away, it ends too.
     pub ours: bool,
     /// Its daemon does too: when ctl leaves, it is removed.
@@ -202,7 +262,7 @@ impl Foreground {
                 Some(report) = reports.recv() => match report {
                     Report::OutputEnded | Report::ReaderGone(Output::Stderr) => open -= 1,
                     Report::ReaderGone(Output::Stdout) => {
-                        if self.ours && self.sig_proxy {
+                        if self.ours && self.manners.sig_proxy {
                             // It may have ended by itself meanwhile.
                             let _ = self.container.stop(PIPE_GRACE).await;
                         }
@@ -223,7 +283,7 @@ impl Foreground {
                     code = Some(result.unwrap_or_else(|error| Err(anyhow!("waiting for the exit: {error}"))));
                 }
                 number = caught.next() => {
-                    if !self.sig_proxy {
+                    if !self.manners.sig_proxy {
                         return Ok(Ending::Left(number));
                     }
                     if matches!(number, INT | TERM | QUIT) {
@@ -295,7 +355,7 @@ impl Foreground {
                 let writer = terminal.try_clone().context("the terminal's stream")?;
                 if terminal::is_terminal() {
                     terminal::make_raw()?;
-                    relay::input(writer, Some(self.detach_keys.clone()), reports.clone());
+                    relay::input(writer, Some(self.manners.detach_keys.clone()), reports.clone());
                 } else {
                     relay::input(writer, None, reports.clone());
                 }

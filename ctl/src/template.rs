@@ -28,6 +28,15 @@ impl Format {
             _ => Err(format!("a format is table, json or a template such as '{{{{.Name}}}}'; got '{text}'")),
         }
     }
+
+    /// A list of things; `table` is it for people.
+    pub fn list(&self, records: &[Value], table: impl FnOnce() -> String) -> anyhow::Result<String> {
+        match self {
+            Self::Table => Ok(table()),
+            Self::Json => Ok(format!("{}\n", serde_json::to_string_pretty(records)?)),
+            Self::Template(template) => template.render_all(records).map_err(anyhow::Error::msg),
+        }
+    }
 }
 
 /// A template.

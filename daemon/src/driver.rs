@@ -83,6 +83,8 @@ struct Held {
     stdio: Option<Stdio>,
     update: Option<Update>,
     oom_killed: bool,
+    /// The state that the log has named last.
+    logged: &'static str,
 }
 
 /// Limits on their way.
@@ -210,6 +212,7 @@ impl Driver {
                 stdio: None,
                 update: None,
                 oom_killed: false,
+                logged: "",
             };
             self.held.insert(id, held);
             tracing::info!(container = %spec.name, ?observed, "taken over");
@@ -359,7 +362,8 @@ impl Driver {
         self.supervisor.command(now, command).map_err(refused)?;
         self.taken.extend(first_id);
         let definition = Arc::new(definition);
-        self.held.insert(id, Held { definition, first_id, stdio, update: None, oom_killed: false });
+        self.held
+            .insert(id, Held { definition, first_id, stdio, update: None, oom_killed: false, logged: "" });
         Ok(())
     }
 
@@ -564,7 +568,13 @@ impl Driver {
             }
             core::Change::Goal(goal) => tracing::debug!(container = %name, goal = goal.name(), "goal"),
             core::Change::State(state) => {
-                tracing::info!(container = %name, state = state.name(), "state");
+                // Several states have one name: who has exited is cleaned up after. An operator sees the name.
+                if held.logged == state.name() {
+                    tracing::debug!(container = %name, ?state, "state");
+                } else {
+                    tracing::info!(container = %name, state = state.name(), "state");
+                }
+                held.logged = state.name();
                 self.announce_state(id, state);
             }
             core::Change::Oom(run) => {

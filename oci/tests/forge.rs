@@ -296,6 +296,12 @@ impl Container<'_> {
         text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(|line| format!("{line}\n")).collect()
     }
 
+    fn unified(&self) -> PathBuf {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+        Path::new(line.split(' ').nth(4).unwrap()).join(&self.create.cgroup[1..])
+    }
+
     fn remove(&self) {
         self.host.forge.remove_cgroup(&self.create.cgroup).unwrap();
         for mount in cgroup_mounts() {
@@ -640,7 +646,7 @@ fn init_and_exec_are_confined_alike() {
             .fd(CreateFd::Seccomp, filter.try_clone().unwrap());
         container.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
         let started = container.started();
-        wait_until("the output", || container.log().lines().count() >= 12);
+        wait_until("the output", || container.log().lines().count() >= 13);
         let log = container.log();
         let rest = log.split_once("refused\n").unwrap_or_else(|| panic!("{log}")).1;
         assert!(rest.contains("Seccomp:\t2\nSeccomp_filters:\t1\n"), "{rest}");
@@ -1050,10 +1056,10 @@ fn standard_streams_can_be_opened_again_by_the_containers_user() {
 }
 
 #[test]
-fn killed_creator_leaves_nothing_after_the_cgroup_is_removed() {
+fn killed_creator_or_guard_leaves_nothing_after_the_cgroup_is_removed() {
     let host = host!();
     let mut random = 88_172_645_463_325_252u64;
-    for round in 0..40 {
+    for round in 0..60 {
         let container = host.container(&["sleep", "1000"]);
         random ^= random << 13;
         random ^= random >> 7;
@@ -1062,13 +1068,16 @@ fn killed_creator_leaves_nothing_after_the_cgroup_is_removed() {
         std::thread::scope(|scope| {
             let starting = scope.spawn(|| container.start());
             std::thread::sleep(delay);
-            // Guard and creator, or the creator alone: then the guard has cleared up by the time that it answers.
-            let alone = round % 2 == 1;
-            let in_cgroup = |pid: &i32| {
-                let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                text.contains(&container.create.cgroup)
+            // The guard, the creator (then the guard has cleared up by the time that it answers), or both.
+            let alone = round % 3 == 1;
+            let guards = children(host.pid);
+            let creators = guards.iter().flat_map(|guard| children(*guard));
+            let victims: Vec<i32> = match round % 3 {
+                0 => guards.clone(),
+                1 => creators.collect(),
+                _ => creators.chain(guards.iter().copied()).collect(),
             };
-            for pid in children(host.pid).into_iter().filter(|pid| !alone || in_cgroup(pid)) {
+            for pid in victims {
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -1089,6 +1098,46 @@ fn killed_creator_leaves_nothing_after_the_cgroup_is_removed() {
         });
         container.remove();
         std::fs::remove_dir_all(&container.dir).unwrap();
+    }
+}
+
+#[test]
+fn keeper_is_the_parent_of_init_and_outside_of_its_cgroup_and_mounts() {
+    let host = host!();
+    let container = host.container(&["sleep", "1000"]);
+    let init = container.started().pid;
+    let keeper = parent(init as i32);
+    wait_until("the keeper", || {
+        std::fs::read_to_string(format!("/proc/{keeper}/comm")).is_ok_and(|name| name == "wharf-keeper\n")
+    });
+    assert!(children(host.pid).contains(&keeper), "a child of the forge");
+    let of_keeper = std::fs::read_to_string(format!("/proc/{keeper}/cgroup")).unwrap();
+    assert!(!of_keeper.contains(&container.create.cgroup), "{of_keeper}");
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_eq!(namespace(keeper), namespace(host.pid));
+    assert_ne!(namespace(keeper), namespace(init as i32));
+    assert_eq!(children(keeper), [init as i32]);
+    let procs = std::fs::read_to_string(container.unified().join("cgroup.procs")).unwrap();
+    assert_eq!(procs, format!("{init}\n"), "the container has its cgroup for itself");
+    container.remove();
+    assert_eq!(container.record().exit_code(), 137);
+}
+
+#[test]
+fn limit_of_processes_is_the_containers_own_from_its_first_moment() {
+    let host = host!();
+    if !has_controllers() {
+        eprintln!("skipped: no pids controller");
+        return;
+    }
+    for _ in 0..10 {
+        let mut container = host.container(&["true"]);
+        container.create.limits.pids_max = Some(1);
+        assert_eq!(container.run(), (0, String::new()));
+        // The shell's child is the second process, and comes at once.
+        let mut container = host.container(&["sh", "-c", "/bin/true && echo forked"]);
+        container.create.limits.pids_max = Some(2);
+        assert_eq!(container.run(), (0, "forked\n".into()));
     }
 }
 
@@ -1139,6 +1188,11 @@ fn containers_outlive_the_forge() {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     wait_until("the socket to be removed", || !forge.socket().exists());
+}
+
+fn parent(child: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }
 
 fn children(parent: i32) -> Vec<i32> {

@@ -1,9 +1,9 @@
 //! `ctl attach`: connect to a running container.
 
 use crate::connection::Client;
-use crate::foreground::{Caught, Exits, Foreground};
-use crate::terminal::{self, DetachKeys};
-use clap::{ArgAction, Args};
+use crate::foreground::{self, Manners};
+use crate::terminal;
+use clap::Args;
 use std::path::Path;
 use wharf_bus::types::AttachOptions;
 
@@ -22,13 +22,8 @@ pub struct Arguments {
     /// Do not pass standard input on
     #[arg(long)]
     no_stdin: bool,
-    /// Keys that leave it running, on a terminal; "" for none
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
-    detach_keys: DetachKeys,
-    /// Pass ctl's signals on to it
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", action = ArgAction::Set)]
-    sig_proxy: bool,
+    #[command(flatten)]
+    manners: Manners,
     /// Name, id, or unique beginning of an id
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -38,33 +33,21 @@ impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let client = Client::connect(socket).await?;
-        let container = client.container(&self.container).await?;
-        let id = container.id().await?;
-        let spec = wharf_bus::Spec::parse(&container.spec().await?)?;
-        let interactive = spec.stdin && !self.no_stdin;
-        terminal::require(interactive, spec.terminal)?;
-        let mut caught = Caught::new()?;
-        let exits = Exits::watch(&client).await?;
-        let streams = container.attach(AttachOptions { stdin: interactive }).await?;
-        if spec.terminal
-            && let Some((rows, columns)) = terminal::size()
-        {
-            // A program redraws its screen when the size changes, and only then.
-            container.resize(rows.saturating_add(1), columns).await?;
-            container.resize(rows, columns).await?;
-        }
-        let foreground = Foreground {
+        foreground::join(
             client,
-            container,
-            id,
-            streams,
-            exits,
-            interactive,
-            detach_keys: self.detach_keys,
-            sig_proxy: self.sig_proxy,
-            ours: false,
-            private: false,
-        };
-        Ok(foreground.attend(&mut caught).await?.code())
+            &self.container,
+            !self.no_stdin,
+            self.manners,
+            async |container, has_terminal, stdin| {
+                let streams = container.attach(AttachOptions { stdin }).await?;
+                if has_terminal && let Some((rows, columns)) = terminal::size() {
+                    // A program redraws its screen when the size changes, and only then.
+                    container.resize(rows.saturating_add(1), columns).await?;
+                    container.resize(rows, columns).await?;
+                }
+                Ok(streams)
+            },
+        )
+        .await
     }
 }

@@ -34,33 +34,36 @@ impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let client = Client::connect(socket).await?;
-        let mut records = Vec::new();
-        let mut code = 0;
-        for name in &self.containers {
-            match inspect(&client, name).await {
-                Ok(record) => records.push(record),
-                Err(error) => {
-                    output::say(&failure::message(&error));
-                    code = 1;
-                }
+        show_each(&self.format, &self.containers, async |name| {
+            let path = client.manager().await?.get_container(name).await?;
+            Ok(record::container(&client.properties(&path).await?))
+        })
+        .await
+    }
+}
+
+/// The records of those that are found, as a list or by a template; the exit code is 1 if one is not.
+pub async fn show_each(
+    format: &Format,
+    names: &[String],
+    record: impl AsyncFn(&str) -> anyhow::Result<Value>,
+) -> anyhow::Result<u8> {
+    let mut records = Vec::new();
+    let mut code = 0;
+    for name in names {
+        match record(name).await {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                output::say(&failure::message(&error));
+                code = 1;
             }
         }
-        show(&self.format, &records)?;
-        Ok(code)
     }
-}
-
-async fn inspect(client: &Client, name: &str) -> anyhow::Result<Value> {
-    let path = client.manager().await?.get_container(name).await?;
-    Ok(record::container(&client.properties(&path).await?))
-}
-
-/// Records as a list, or by a template.
-pub fn show(format: &Format, records: &[Value]) -> anyhow::Result<()> {
     match format {
-        Format::Json | Format::Table => output::line(&serde_json::to_string_pretty(records)?),
+        Format::Json | Format::Table => output::line(&serde_json::to_string_pretty(&records)?)?,
         Format::Template(template) => {
-            output::write(&template.render_all(records).map_err(anyhow::Error::msg)?)
+            output::write(&template.render_all(&records).map_err(anyhow::Error::msg)?)?;
         }
     }
+    Ok(code)
 }

@@ -1,7 +1,6 @@
 //! `ctl kill`: send a signal.
 
-use crate::connection::Client;
-use crate::several;
+use crate::several::Containers;
 use crate::signal;
 use clap::Args;
 use std::path::Path;
@@ -15,22 +14,14 @@ pub struct Arguments {
     /// Signal, by name (HUP, SIGHUP) or number
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
     signal: i32,
-    /// Name, id, or unique beginning of an id
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    containers: Containers,
 }
 
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
-        let client = Client::connect(socket).await?;
-        several::for_each(&self.containers, |name| {
-            let client = client.clone();
-            async move {
-                client.container(&name).await?.kill(self.signal).await?;
-                Ok(name)
-            }
-        })
-        .await
+        let signal = self.signal;
+        self.containers.for_each(socket, move |container| async move { container.kill(signal).await }).await
     }
 }

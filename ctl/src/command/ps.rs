@@ -1,9 +1,8 @@
 //! `ctl ps`: list containers.
 
 use crate::connection::Client;
-use crate::filter::Filters;
+use crate::listing::Listing;
 use crate::moment;
-use crate::output;
 use crate::record;
 use crate::table::{Cell, Colour, Column, Table};
 use crate::template::Format;
@@ -40,18 +39,8 @@ pub struct Arguments {
     /// Show all, not only those that run
     #[arg(short, long)]
     all: bool,
-    /// Show only those that pass; may be given several times
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// table, json, or a template such as '{{.Name}}', with "table " in front for a header
-    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse, conflicts_with = "quiet")]
-    format: Format,
-    /// Print ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Show everything in full
-    #[arg(long)]
-    no_trunc: bool,
+    #[command(flatten)]
+    listing: Listing,
     /// Show the last so many that were created, running or not
     #[arg(short = 'n', long, value_name = "NUMBER")]
     last: Option<usize>,
@@ -70,7 +59,7 @@ struct Found {
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
-        let filters = Filters::parse(&self.filter, &FILTERS)?;
+        let filters = self.listing.filters(&FILTERS)?;
         let client = Client::connect(socket).await?;
         let last = if self.latest { Some(1) } else { self.last };
         // Who asks for a state, or for the newest, means all of them.
@@ -95,31 +84,16 @@ impl Arguments {
             add_usage(&client, &mut found, now).await;
         }
         let records: Vec<Value> = found.into_iter().map(|found| found.record).collect();
-        output::write(&self.show(&records)?)?;
+        self.listing.show(&records, table)?;
         Ok(0)
     }
 
     fn wants_usage(&self) -> bool {
-        !self.quiet
-            && match &self.format {
+        !self.listing.quiet
+            && match &self.listing.format {
                 Format::Table | Format::Json => true,
                 Format::Template(template) => template.wants(&USAGE),
             }
-    }
-
-    fn show(&self, records: &[Value]) -> anyhow::Result<String> {
-        if self.quiet {
-            return Ok(records
-                .iter()
-                .map(|record| record::text(record, "Id"))
-                .map(|id| format!("{}\n", if self.no_trunc { id } else { record::short_id(id) }))
-                .collect());
-        }
-        match &self.format {
-            Format::Json => Ok(format!("{}\n", serde_json::to_string_pretty(records)?)),
-            Format::Template(template) => template.render_all(records).map_err(anyhow::Error::msg),
-            Format::Table => Ok(table(records, self.no_trunc).fitted(!self.no_trunc)),
-        }
     }
 }
 

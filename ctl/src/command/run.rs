@@ -2,13 +2,13 @@
 
 use crate::connection::Client;
 use crate::container_flags::ContainerFlags;
-use crate::foreground::{Caught, Ending, Exits, Foreground};
+use crate::foreground::{self, Caught, Ending, Exits, Foreground, Manners};
 use crate::id_file::IdFile;
 use crate::output;
 use crate::standalone::Standalone;
-use crate::terminal::{self, DetachKeys};
+use crate::terminal;
 use anyhow::Context;
-use clap::{ArgAction, Args};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use wharf_bus::names;
 use wharf_bus::proxy::ContainerProxy;
@@ -18,6 +18,7 @@ use wharf_bus::types::StartOptions;
 const EXAMPLES: &str = "\
 Exit code: the container's own; 128+N if signal N ended it, 127 if the command does not exist, 126 if it cannot \
 be executed, 125 for any other failure of ctl or wharfd.
+When the reader of ctl's output goes away (| head), the container ends too, but with --sig-proxy=false.
 
 Examples:
   ctl run --rm busybox echo hello            run a command and throw the container away
@@ -37,13 +38,8 @@ pub struct Arguments {
     /// Run it in the background and print its id
     #[arg(short, long)]
     detach: bool,
-    /// Keys that leave it running in the background, with -it; "" for none
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
-    detach_keys: DetachKeys,
-    /// Pass ctl's signals on to it, and end it when the reader of ctl's output goes away (| head)
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", action = ArgAction::Set)]
-    sig_proxy: bool,
+    #[command(flatten)]
+    manners: Manners,
     /// Write its id to this file, which must not exist yet
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
@@ -64,8 +60,7 @@ impl Arguments {
         let settings = Settings {
             detach: self.detach,
             // With a daemon that ends with ctl there is nowhere to leave it.
-            detach_keys: if self.standalone { DetachKeys::none() } else { self.detach_keys },
-            sig_proxy: self.sig_proxy,
+            manners: if self.standalone { self.manners.without_detaching() } else { self.manners },
             interactive: self.container.interactive,
             private: self.standalone,
         };
@@ -100,8 +95,7 @@ impl Arguments {
 
 struct Settings {
     detach: bool,
-    detach_keys: DetachKeys,
-    sig_proxy: bool,
+    manners: Manners,
     interactive: bool,
     private: bool,
 }
@@ -130,13 +124,7 @@ impl Settings {
         let manager = client.manager().await?;
         // Before the start: an exit may come at once.
         let exits = Exits::watch(&client).await?;
-        let size = if spec.terminal { terminal::size() } else { None };
-        let options = StartOptions {
-            attach: true,
-            stdin: spec.stdin,
-            rows: size.map(|(rows, _)| rows),
-            columns: size.map(|(_, columns)| columns),
-        };
+        let options = foreground::attached(spec.terminal, spec.stdin);
         let (path, streams) = manager.run(&document(spec)?, options).await?;
         let id = names::container_id(&path).context("wharfd returned no container")?.to_owned();
         keep(id_file, &id)?;
@@ -151,8 +139,7 @@ impl Settings {
             streams,
             exits,
             interactive: self.interactive,
-            detach_keys: self.detach_keys,
-            sig_proxy: self.sig_proxy,
+            manners: self.manners,
             ours: true,
             private: self.private,
         };

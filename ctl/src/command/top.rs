@@ -34,14 +34,8 @@ impl Arguments {
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let client = Client::connect(socket).await?;
         let processes = client.container(&self.container).await?.processes().await?;
-        let text = match &self.format {
-            Format::Table => table(&processes, moment::now()).fitted(!self.no_trunc),
-            Format::Json => format!("{}\n", serde_json::to_string_pretty(&records(&processes))?),
-            Format::Template(template) => {
-                template.render_all(&records(&processes)).map_err(anyhow::Error::msg)?
-            }
-        };
-        output::write(&text)?;
+        let table = || table(&processes, moment::now()).fitted(!self.no_trunc);
+        output::write(&self.format.list(&records(&processes), table)?)?;
         Ok(0)
     }
 }

@@ -1,11 +1,11 @@
 //! `ctl update`: change limits while a container runs.
 
-use crate::connection::Client;
 use crate::container_flags::ResourceFlags;
-use crate::several;
+use crate::several::Containers;
 use anyhow::{Context, bail};
 use clap::Args;
 use std::path::Path;
+use wharf_bus::proxy::ContainerProxy;
 use wharf_bus::spec::Resources;
 
 const EXAMPLES: &str = "\
@@ -21,9 +21,8 @@ Examples:
 pub struct Arguments {
     #[command(flatten)]
     resources: ResourceFlags,
-    /// Name, id, or unique beginning of an id
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    containers: Containers,
 }
 
 impl Arguments {
@@ -34,14 +33,10 @@ impl Arguments {
             bail!("no limit is given; try `ctl update -m 128m NAME`, or see `ctl update --help`");
         }
         let document = serde_json::to_string(&resources).context("writing the limits")?;
-        let client = Client::connect(socket).await?;
-        several::for_each(&self.containers, |name| {
-            let (client, document) = (client.clone(), document.clone());
-            async move {
-                client.container(&name).await?.update(&document).await?;
-                Ok(name)
-            }
-        })
-        .await
+        let update = move |container: ContainerProxy<'static>| {
+            let document = document.clone();
+            async move { container.update(&document).await }
+        };
+        self.containers.for_each(socket, update).await
     }
 }

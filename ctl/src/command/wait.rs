@@ -2,7 +2,7 @@
 
 use crate::connection::Client;
 use crate::foreground;
-use crate::several;
+use crate::several::{self, Containers};
 use clap::Args;
 use std::path::Path;
 
@@ -12,16 +12,15 @@ use std::path::Path;
     after_help = "Prints one code a line, in the order of the names. ctl itself exits with 0 if all could be waited for.\n\nExample:\n  test \"$(ctl wait job)\" = 0 || ctl logs job"
 )]
 pub struct Arguments {
-    /// Name, id, or unique beginning of an id
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    containers: Containers,
 }
 
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let client = Client::connect(socket).await?;
-        several::for_each(&self.containers, |name| {
+        several::for_each(&self.containers.names, |name| {
             let client = client.clone();
             async move {
                 let container = client.container(&name).await?;

@@ -1,9 +1,8 @@
 //! `ctl image ls`: list images.
 
 use crate::connection::Client;
-use crate::filter::Filters;
+use crate::listing::Listing;
 use crate::moment;
-use crate::output;
 use crate::record;
 use crate::table::{Cell, Colour, Column, Table};
 use crate::template::Format;
@@ -20,18 +19,8 @@ const FILTERS: [&str; 2] = ["name", "id"];
     after_help = "Filters: name=PART, id=BEGINNING.\n\nExamples:\n  ctl image ls\n  ctl image ls --format '{{.Name}} {{.Size}}'"
 )]
 pub struct Arguments {
-    /// Show only those that pass; may be given several times
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// table, json, or a template such as '{{.Name}}', with "table " in front for a header
-    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse, conflicts_with = "quiet")]
-    format: Format,
-    /// Print ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Show everything in full
-    #[arg(long)]
-    no_trunc: bool,
+    #[command(flatten)]
+    listing: Listing,
     /// Show only images with this in their name
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -40,42 +29,27 @@ pub struct Arguments {
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
-        let mut filters = self.filter.clone();
-        filters.extend(self.name.iter().map(|name| format!("name={name}")));
-        let filters = Filters::parse(&filters, &FILTERS)?;
+        let mut listing = self.listing;
+        listing.filter.extend(self.name.map(|name| format!("name={name}")));
+        let filters = listing.filters(&FILTERS)?;
         let client = Client::connect(socket).await?;
         let mut images = client.manager().await?.list_images().await?;
         images.sort_by(|a, b| (&a.names, &a.id).cmp(&(&b.names, &b.id)));
         let now = moment::now();
         let mut records: Vec<Value> = images
             .iter()
-            .flat_map(|image| match self.format {
+            .flat_map(|image| match listing.format {
                 Format::Json => vec![record::image(image, now)],
                 Format::Table | Format::Template(_) => each_name(image, now),
             })
             .filter(|record| filters.admits(record))
             .collect();
-        if self.quiet {
+        if listing.quiet {
             records.sort_by(|a, b| record::text(a, "Id").cmp(record::text(b, "Id")));
             records.dedup_by(|a, b| record::text(a, "Id") == record::text(b, "Id"));
         }
-        output::write(&self.show(&records)?)?;
+        listing.show(&records, table)?;
         Ok(0)
-    }
-
-    fn show(&self, records: &[Value]) -> anyhow::Result<String> {
-        if self.quiet {
-            return Ok(records
-                .iter()
-                .map(|record| record::text(record, "Id"))
-                .map(|id| format!("{}\n", if self.no_trunc { id } else { record::short_id(id) }))
-                .collect());
-        }
-        match &self.format {
-            Format::Json => Ok(format!("{}\n", serde_json::to_string_pretty(records)?)),
-            Format::Template(template) => template.render_all(records).map_err(anyhow::Error::msg),
-            Format::Table => Ok(table(records, self.no_trunc).fitted(!self.no_trunc)),
-        }
     }
 }
 
