@@ -47,10 +47,10 @@ pub fn container(properties: &HashMap<String, OwnedVariant>) -> Value {
     for (name, value) in properties {
         let value = json_of(value);
         let value = match (name.as_str(), &value) {
-            ("CreatedAt" | "StartedAt" | "FinishedAt", Value::Number(micros)) => {
+            ("CreatedAt" | "StartedAt" | "FinishedAt" | "NextStart", Value::Number(micros)) => {
                 json!(moment::rfc3339(micros.as_u64().unwrap_or(0)))
             }
-            ("Spec", Value::String(text)) => serde_json::from_str(text).unwrap_or(value),
+            ("Spec" | "Probes", Value::String(text)) => serde_json::from_str(text).unwrap_or(value),
             _ => value,
         };
         record.insert(name.clone(), value);
@@ -68,9 +68,9 @@ pub fn number(properties: &HashMap<String, OwnedVariant>, field: &str) -> Option
     json_of(properties.get(field)?).as_u64()
 }
 
-/// Has it a process that could be stopped?
+/// Has it a process that could be stopped, or is it to have one?
 pub fn is_up(state: &str) -> bool {
-    matches!(state, "starting" | "running" | "paused" | "stopping")
+    matches!(state, "waiting" | "starting" | "running" | "paused" | "stopping")
 }
 
 /// Adds what its cgroup says: for programs in numbers, for people as text.

@@ -76,7 +76,7 @@ impl Table {
     }
 
     /// One more row, of as many cells as there are columns.
-    pub fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+    pub fn row(&mut self, cells: impl Into<Vec<Cell>>) {
         self.rows.push(cells.into());
     }
 

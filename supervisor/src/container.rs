@@ -677,6 +677,32 @@ impl Container {
         self.converge(now, None);
     }
 
+    /// Deadlines of others, which could not meet them while the host was suspended. Its own can be now.
+    pub(crate) fn slept(&mut self, slept: Duration) {
+        match &mut self.state {
+            State::Starting { give_up_at, .. } | State::Pausing { give_up_at, .. } => {
+                *give_up_at = *give_up_at + slept;
+            }
+            State::Canceling { give_up_at, kill_at, .. } => {
+                *give_up_at = *give_up_at + slept;
+                *kill_at = *kill_at + slept;
+            }
+            State::Stopping { kill_at, .. } => *kill_at = *kill_at + slept,
+            State::Created
+            | State::Waiting { .. }
+            | State::Running { .. }
+            | State::Paused { .. }
+            | State::Resuming { .. }
+            | State::Yielding { .. }
+            | State::Killing { .. }
+            | State::CleaningUp { .. }
+            | State::Ended { .. }
+            | State::GivenUp { .. }
+            | State::Removing { .. } => {}
+        }
+        self.vitals.slept(slept);
+    }
+
     /// When something has to be done if nothing happens before.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {

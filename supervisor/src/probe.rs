@@ -478,6 +478,13 @@ impl Health {
         }
     }
 
+    /// The host was suspended for so long: no answer is late for that.
+    pub fn slept(&mut self, slept: Duration) {
+        for attempt in self.tracks.values_mut().filter_map(|track| track.in_flight.as_mut()) {
+            attempt.give_up_at = attempt.give_up_at + slept;
+        }
+    }
+
     /// The startup probe has succeeded, or there is none.
     pub fn is_started(&self, probes: &Probes) -> bool {
         probes.startup.is_none() || self.believes(ProbeKind::Startup) == Some(true)

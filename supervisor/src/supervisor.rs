@@ -206,6 +206,16 @@ impl Supervisor {
         self.settle(now);
     }
 
+    /// The host was suspended for so long before now. Nobody could do anything in this time, so it is added to what
+    /// runs, starts and hooks are given; back-offs and the times of probes have gone on.
+    pub fn slept(&mut self, now: Time, slept: Duration) {
+        let all: Vec<Id> = self.containers.keys().copied().collect();
+        for id in all {
+            self.touch(now, id, |container| container.slept(slept));
+        }
+        self.settle(now);
+    }
+
     /// When [`Supervisor::tick`] has to be called if nothing happens before.
     pub fn next_deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(at, _)| *at)

@@ -240,6 +240,17 @@ impl Vitals {
         self.health.abandon();
     }
 
+    /// Nobody could do anything for so long.
+    pub(crate) fn slept(&mut self, slept: Duration) {
+        self.health.slept(slept);
+        if let Some(until) = &mut self.post_start {
+            *until = *until + slept;
+        }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.at = watchdog.at + slept;
+        }
+    }
+
     /// It goes on after it was frozen.
     pub(crate) fn resume(&mut self, now: Time) {
         self.health.resume(now);

@@ -22,6 +22,8 @@ const USAGE: [&str; 5] = ["Cpu", "CpuPercent", "Memory", "MemoryUsage", "MemoryL
 const EXAMPLES: &str = "\
 CPU is the average since the start, in percent of one CPU (`ctl stats` shows it now); MEMORY is what the kernel \
 cannot easily take back, against the limit.
+WHY (if there is something to say): when the next start is due, what it waits for, what failed, or what the \
+container says of itself.
 Filters: name=PART, id=BEGINNING, state=running|exited|…, image=NAME, label=KEY[=VALUE], ready=true|false, \
 exited=CODE. Fields of a template: those of --format json.
 
@@ -73,7 +75,7 @@ impl Arguments {
                 let properties = interfaces.remove(CONTAINER_INTERFACE)?;
                 Some(Found::new(path, &properties, now))
             })
-            .filter(|found| all || record::is_up(record::text(&found.record, "State")))
+            .filter(|found| all || record::is_up(record::text(&found.record, "State")) || found.gave_up())
             .filter(|found| filters.admits(&found.record))
             .collect();
         found.sort_by_key(|found| std::cmp::Reverse(found.created));
@@ -98,6 +100,11 @@ impl Arguments {
 }
 
 impl Found {
+    /// It should run, and does not: nobody should miss that.
+    fn gave_up(&self) -> bool {
+        record::text(&self.record, "State") == "failed" && !record::text(&self.record, "Reason").is_empty()
+    }
+
     fn new(path: OwnedObjectPath, properties: &HashMap<String, OwnedVariant>, now: u64) -> Self {
         let created = record::number(properties, "CreatedAt").unwrap_or(0);
         let started = record::number(properties, "StartedAt").unwrap_or(0);
@@ -105,12 +112,18 @@ impl Found {
         record::add_usage(&mut record, None, None);
         if let Value::Object(fields) = &mut record {
             fields.insert("Age".into(), json!(moment::age(created, now)));
+            let due = record::number(properties, "NextStart").filter(|due| *due > now);
+            let wait = due.map_or_else(String::new, |due| moment::age(now, due));
+            fields.insert("NextStartIn".into(), json!(wait));
             // Long, and for `inspect`.
             fields.remove("Spec");
             // docker's names, so that formats written for it work.
             let alias = |fields: &serde_json::Map<String, Value>, name: &str| {
                 fields.get(name).cloned().unwrap_or_default()
             };
+            // What the container says of itself makes room for docker's word for the state.
+            let said = alias(fields, "Status");
+            fields.insert("Says".into(), said);
             let (name, status) = (alias(fields, "Name"), json!(status(&Value::Object(fields.clone()))));
             fields.insert("Names".into(), json!([name]));
             fields.insert("Status".into(), status);
@@ -149,7 +162,7 @@ fn average_cpu(stats: &Stats, started: u64, now: u64) -> Option<f64> {
     Some(stats.cpu_usage? as f64 * 100.0 / span as f64)
 }
 
-/// The state, with the exit code where there is one.
+/// The state, with the exit code where there is one, the health where it is known, and the time to the next start.
 fn status(record: &Value) -> String {
     let state = record::text(record, "State");
     let code = record.get("ExitCode").and_then(Value::as_i64).filter(|code| *code >= 0);
@@ -157,14 +170,30 @@ fn status(record: &Value) -> String {
     match (state, code) {
         ("exited" | "failed", Some(code)) if oom => format!("{state} ({code}, out of memory)"),
         ("exited" | "failed", Some(code)) => format!("{state} ({code})"),
+        ("waiting", _) => match record::text(record, "NextStartIn") {
+            "" => state.to_owned(),
+            time => format!("waiting ({time})"),
+        },
+        ("running", _) => match record::text(record, "Health") {
+            "" | "none" => state.to_owned(),
+            health => format!("running ({health})"),
+        },
         _ => state.to_owned(),
+    }
+}
+
+/// Why it is in its state, or what it says of itself.
+fn why(record: &Value) -> &str {
+    match record::text(record, "Reason") {
+        "" => record::text(record, "Says"),
+        reason => reason,
     }
 }
 
 fn colour(record: &Value) -> Option<Colour> {
     match record::text(record, "State") {
         "running" => Some(Colour::Good),
-        "starting" | "paused" | "stopping" | "removing" => Some(Colour::Notable),
+        "waiting" | "starting" | "paused" | "stopping" | "removing" => Some(Colour::Notable),
         "failed" => Some(Colour::Bad),
         "exited" if record.get("ExitCode").and_then(Value::as_i64) != Some(0) => Some(Colour::Bad),
         "exited" | "created" => Some(Colour::Dim),
@@ -173,7 +202,8 @@ fn colour(record: &Value) -> Option<Colour> {
 }
 
 fn table(records: &[Value], in_full: bool) -> Table {
-    let mut table = Table::new(&[
+    let explains = records.iter().any(|record| !why(record).is_empty());
+    let mut columns = vec![
         Column::Elastic("NAME"),
         Column::Elastic("IMAGE"),
         Column::Left("STATE"),
@@ -182,7 +212,11 @@ fn table(records: &[Value], in_full: bool) -> Table {
         Column::Right("CPU"),
         Column::Right("MEMORY"),
         Column::Right("AGE"),
-    ]);
+    ];
+    if explains {
+        columns.push(Column::Elastic("WHY"));
+    }
+    let mut table = Table::new(&columns);
     for record in records {
         let up = record::is_up(record::text(record, "State"));
         let image = record::text(record, "Image");
@@ -191,7 +225,7 @@ fn table(records: &[Value], in_full: bool) -> Table {
             Some(false) if up => Cell::coloured("no", Some(Colour::Notable)),
             Some(_) | None => Cell::from("-"),
         };
-        table.row([
+        let mut row = vec![
             record::text(record, "Name").into(),
             match image {
                 "" => Cell::coloured("(rootfs)", Some(Colour::Dim)),
@@ -204,7 +238,11 @@ fn table(records: &[Value], in_full: bool) -> Table {
             dash(record::text(record, "Cpu")),
             dash(record::text(record, "Memory")),
             record::text(record, "Age").into(),
-        ]);
+        ];
+        if explains {
+            row.push(why(record).into());
+        }
+        table.row(row);
     }
     table
 }
@@ -235,6 +273,19 @@ mod tests {
             ["web", "wharf/demo:latest", "running", "yes", "0", "0.42%", "1MiB / 64MiB", "3m"]
         );
         assert_eq!(lines[2][2], "exited (137, out of memory)");
+    }
+
+    #[test]
+    fn what_waits_says_how_long_and_why() {
+        let mut waiting = record("waiting", 1);
+        waiting["NextStartIn"] = json!("3s");
+        waiting["Reason"] = json!("back-off of 3.2s before restart 7: it exited with 1");
+        let mut running = record("running", -1);
+        running["Health"] = json!("unhealthy");
+        let text = table(&[waiting, running], false).render(None, false);
+        assert!(text.contains("WHY"), "{text}");
+        assert!(text.contains("waiting (3s)") && text.contains("before restart 7: it exited with 1"), "{text}");
+        assert!(text.contains("running (unhealthy)"), "{text}");
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Arguments {
             for (path, interfaces) in client.objects().await? {
                 let Some(properties) = interfaces.get(CONTAINER_INTERFACE) else { continue };
                 let record = record::container(properties);
-                if record::is_up(record::text(&record, "State")) {
+                if matches!(record::text(&record, "State"), "running" | "paused" | "stopping") {
                     let (id, name) =
                         (record::text(&record, "Id").to_owned(), record::text(&record, "Name").to_owned());
                     found.push(Watched { path, id, name });
