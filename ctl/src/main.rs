@@ -14,6 +14,7 @@ mod filter;
 mod foreground;
 mod id_file;
 mod lifecycle_flags;
+mod listing;
 mod moment;
 mod mounts;
 mod output;

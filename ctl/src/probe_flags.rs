@@ -139,16 +139,14 @@ impl ProbeFlags {
             disable: false,
             restart: self.no_health_restart.then_some(false),
         };
-        let asked = (asked != Healthcheck::default()).then_some(asked);
-        match asked {
-            Some(_) if self.no_healthcheck => {
-                bail!(
-                    "--no-healthcheck does not go with --health-* and --no-health-restart; give one or the other"
-                )
-            }
-            None if self.no_healthcheck => Ok(Some(Healthcheck { disable: true, ..Healthcheck::default() })),
-            asked => Ok(asked),
+        if !self.no_healthcheck {
+            return Ok((asked != Healthcheck::default()).then_some(asked));
         }
+        let none = Healthcheck { disable: true, ..Healthcheck::default() };
+        if (Healthcheck { disable: true, restart: None, ..asked }) != none {
+            bail!("--no-healthcheck does not go with --health-* flags; give one or the other");
+        }
+        Ok(Some(none))
     }
 }
 

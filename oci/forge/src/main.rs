@@ -2,7 +2,7 @@
 //! decides nothing and keeps no state; when it dies nothing happens to containers.
 //!
 //! ```text
-//! wharfd ──request──► forge ──fork──► child: makes a container and becomes its keeper (creator)
+//! wharfd ──request──► forge ──fork──► child: makes a container (creator) and becomes its keeper
 //!                                            runs a process in a container (exec)
 //!                                            limits, freezes, kills, removes a cgroup; sends a signal
 //! ```
@@ -85,7 +85,7 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
             return;
         }
         Request::Create(request) => match creator::create(connection, &request, fds, keeper) {
-            // The creator itself has answered.
+            // The guard has answered.
             Ok(()) => return,
             Err(failure) => Err(failure.into()),
         },
