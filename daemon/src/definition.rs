@@ -2,10 +2,13 @@
 //! created. From it, each start makes a bundle.
 
 use crate::ids::RANGE_SIZE;
-use crate::supervision;
+use crate::supervision::healthcheck::{self, OfImage};
+use crate::supervision::probe::{Handlers, probes};
+use crate::supervision::{self, requirement};
 use crate::view::View;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use wharf_bus::{Error, Spec, spec};
 use wharf_oci::bundle::{self, Bundle, Host, config};
 use wharf_oci::image::{Image, NotFound, Store};
@@ -38,6 +41,9 @@ pub struct Definition {
     pub created_at: u64,
     /// Does it have ids of its own?
     pub private_ids: bool,
+    /// The health check that the document and the image make together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<spec::Healthcheck>,
 }
 
 impl Definition {
@@ -68,9 +74,13 @@ impl Definition {
         let id_map = private_ids.then_some(wharf_oci::IdMap { host: RANGE_SIZE, size: RANGE_SIZE });
         let config = wishes(id, &spec, id_map, None);
         let image_config = image.as_ref().and_then(|image| image.config.config().as_ref());
-        let bundle = bundle::build(&config, image_config, host).map_err(invalid)?;
+        let mut bundle = bundle::build(&config, image_config, host).map_err(invalid)?;
+        let of_image = image.as_ref().map(|image| OfImage::read(&image.raw_config)).unwrap_or_default();
+        let healthcheck = healthcheck::settle(spec.healthcheck.as_ref(), &of_image)?;
+        bundle.warnings.extend(of_image.warning);
         Ok(Self {
             version: VERSION,
+            healthcheck,
             image_id: image.map(|image| image.id.to_string()),
             command: bundle.process.args.clone(),
             stop_signal: bundle.stop_signal,
@@ -92,6 +102,7 @@ impl Definition {
             warnings: view.warnings.clone(),
             created_at: view.created_at,
             private_ids: view.id_map.1 > 0,
+            healthcheck: view.healthcheck.clone(),
         }
     }
 
@@ -132,16 +143,28 @@ impl Definition {
         let stop = core::Stop {
             signal: core::Signal::new(self.stop_signal)
                 .map_err(|error| Error::InvalidSpec(error.to_string()))?,
-            grace: std::time::Duration::from_secs_f64(seconds),
+            grace: Duration::from_secs_f64(seconds),
         };
+        let grace = stop.grace;
         let restart = supervision::restart::restart(&self.spec.restart)?;
+        let (probes, handlers) = probes(&self.spec, self.healthcheck.as_ref(), grace)?;
+        let hooks =
+            core::Hooks { post_start: handlers.post_start.is_some(), pre_stop: handlers.pre_stop.is_some() };
+        let notify = requirement::notify(&self.spec)?;
+        let requires = requirement::requires(&self.spec, &name)?;
         if self.spec.remove && restart.ever_restarts() {
             return Err(Error::InvalidSpec(
                 "remove: a container that is restarted cannot be removed when it ends; leave out one of both"
                     .into(),
             ));
         }
-        Ok(core::Spec { auto_remove: self.spec.remove, restart, ..core::Spec::new(name, stop) })
+        Ok(core::Spec { name, stop, auto_remove: self.spec.remove, restart, probes, hooks, notify, requires })
+    }
+
+    /// How its probes and hooks are carried out.
+    pub fn handlers(&self) -> Result<Handlers, Error> {
+        let grace = Duration::from_secs_f64(self.spec.stop_timeout.unwrap_or(STOP_TIMEOUT));
+        Ok(probes(&self.spec, self.healthcheck.as_ref(), grace)?.1)
     }
 
     /// What a start or an exec is made from, and the image's layers, topmost first (none with a rootfs).

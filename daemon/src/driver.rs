@@ -13,8 +13,10 @@ use crate::config::{self, Ids};
 use crate::definition::Definition;
 use crate::events::Events;
 use crate::ids::{self, RANGE_SIZE};
-use crate::runtime::{Found, Runtime, Start, Stdio};
+use crate::probe::{Handler, Outcome};
+use crate::runtime::{Asked, Found, Runtime, Start, Stdio};
 use crate::saved::Saved;
+use crate::supervision::probe::Handlers;
 use crate::store::{Change, Durable, Record, Store};
 use crate::view::{View, Views};
 use anyhow::Context;
@@ -79,6 +81,7 @@ pub struct Granted {
 #[derive(Debug)]
 struct Held {
     definition: Arc<Definition>,
+    handlers: Handlers,
     first_id: Option<u32>,
     stdio: Option<Stdio>,
     update: Option<Update>,
@@ -207,6 +210,7 @@ impl Driver {
         let now = clock::now();
         for (id, definition, spec, saved, first_id, (observed, living)) in found {
             let held = Held {
+                handlers: definition.handlers().unwrap_or_default(),
                 definition: Arc::new(definition),
                 first_id,
                 stdio: None,
@@ -359,11 +363,12 @@ impl Driver {
                 )
             })?),
         };
+        let handlers = definition.handlers()?;
         self.supervisor.command(now, command).map_err(refused)?;
         self.taken.extend(first_id);
         let definition = Arc::new(definition);
         self.held
-            .insert(id, Held { definition, first_id, stdio, update: None, oom_killed: false, logged: "" });
+            .insert(id, Held { definition, handlers, first_id, stdio, update: None, oom_killed: false, logged: "" });
         Ok(())
     }
 
@@ -530,7 +535,42 @@ impl Driver {
                 let limits = limits.limits.clone();
                 self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, run, limits).await) });
             }
-            Effect::Probe { .. } | Effect::Hook { .. } => {}
+            Effect::Probe { id, run, kind, timeout } => {
+                let Some(asked) = self.asked(id, run, timeout, |handlers| handlers.of(kind).cloned()) else { return };
+                // A HEALTHCHECK expects the image's working directory, a probe of Kubernetes `/`.
+                let at_home = kind == core::ProbeKind::Health;
+                self.work(async move {
+                    let Some(outcome) = runtime.ask(asked, at_home).await else { return };
+                    let result = match outcome {
+                        Outcome::Success { warning } => {
+                            if let Some(warning) = warning {
+                                tracing::debug!(container = ?id, probe = kind.name(), %warning, "probed");
+                            }
+                            core::ProbeResult::Success
+                        }
+                        Outcome::Failure(why) => core::ProbeResult::Failure(why),
+                        Outcome::Unknown(why) => {
+                            tracing::warn!(container = ?id, probe = kind.name(), %why, "probing did not work");
+                            core::ProbeResult::Unknown(why)
+                        }
+                    };
+                    runtime.tell(Fact::Probed { id, run, kind, result }).await;
+                });
+            }
+            Effect::Hook { id, run, hook, timeout } => {
+                let handler = |handlers: &Handlers| match hook {
+                    core::Hook::PostStart => handlers.post_start.clone(),
+                    core::Hook::PreStop => handlers.pre_stop.clone(),
+                };
+                let Some(asked) = self.asked(id, run, timeout, handler) else { return };
+                self.work(async move {
+                    let failure = match runtime.ask(asked, false).await {
+                        Some(Outcome::Success { .. }) | None => None,
+                        Some(Outcome::Failure(why) | Outcome::Unknown(why)) => Some(why),
+                    };
+                    runtime.tell(Fact::HookEnded { id, run, hook, failure }).await;
+                });
+            }
             Effect::Cleanup { id, run } => match unwritten {
                 Some(reason) => {
                     let reason = format!("the exit could not be written: {reason}");
@@ -543,6 +583,21 @@ impl Driver {
             }
             Effect::Announce { id, change } => self.announce(id, &change),
         }
+    }
+
+    /// What a probe or hook asks, if there is such a one.
+    fn asked(
+        &self,
+        id: Id,
+        run: core::Run,
+        timeout: Duration,
+        handler: impl FnOnce(&Handlers) -> Option<Handler>,
+    ) -> Option<Asked> {
+        let held = self.held.get(&id)?;
+        let handler = handler(&held.handlers)?;
+        let (definition, first_id) = (held.definition.clone(), held.first_id);
+        let run_programs = held.handlers.run_programs();
+        Some(Asked { id, run, definition, first_id, run_programs, handler, timeout })
     }
 
     fn work(&mut self, work: impl Future<Output = ()> + Send + 'static) {
@@ -767,6 +822,7 @@ impl Driver {
             oom_killed: held.oom_killed || exit_oom,
             failure,
             stop_signal: definition.stop_signal,
+            healthcheck: definition.healthcheck.clone(),
             warnings: self.warnings(id, definition, before.as_deref()),
             created_at: definition.created_at,
             started_at: container.started().map_or(0, micros),

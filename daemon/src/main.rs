@@ -14,6 +14,7 @@ mod ids;
 mod logs;
 mod metrics;
 mod paths;
+mod probe;
 mod processes;
 mod runtime;
 mod saved;

@@ -9,6 +9,7 @@
 use crate::clock;
 use crate::definition::Definition;
 use crate::paths::{Paths, own_directory};
+use crate::probe::{self, Confinement, Handler, Means, Outcome};
 use anyhow::Context;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -79,6 +80,27 @@ pub struct Runtime {
     last_words: Mutex<HashMap<Id, (Run, Fact)>>,
     /// Open files of the cgroups that somebody asked about.
     readers: Mutex<HashMap<Id, (Run, stats::Reader)>>,
+    /// What it takes to probe the runs that are probed; true for those at home in the image's working directory.
+    means: Mutex<HashMap<(Id, bool), (Run, Arc<Means>)>>,
+}
+
+/// A probe or hook to be carried out.
+#[derive(Debug)]
+pub struct Asked {
+    /// Of whom.
+    pub id: Id,
+    /// Which.
+    pub run: Run,
+    /// What it is.
+    pub definition: Arc<Definition>,
+    /// The first of its own ids.
+    pub first_id: Option<u32>,
+    /// Is any of its probes or hooks a program in the container?
+    pub run_programs: bool,
+    /// How to ask.
+    pub handler: Handler,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// What a start needs beside the definition.
@@ -116,6 +138,7 @@ impl Runtime {
             live: Mutex::default(),
             last_words: Mutex::default(),
             readers: Mutex::default(),
+            means: Mutex::default(),
         }
     }
 
@@ -140,7 +163,58 @@ impl Runtime {
         Ok(stats)
     }
 
-    async fn tell(&self, fact: Fact) {
+    /// Carry out a probe or hook; nothing comes of it once the run is over.
+    pub async fn ask(self: &Arc<Self>, asked: Asked, at_home: bool) -> Option<Outcome> {
+        let means = match self.means(&asked, at_home).await? {
+            Ok(means) => means,
+            Err(error) => return Some(Outcome::Unknown(error)),
+        };
+        let outcome = probe::carry_out(&means, &asked.handler, asked.timeout).await;
+        // What it found then may be the end of the run.
+        self.live(asked.id).filter(|live| live.run == asked.run).map(|_| outcome)
+    }
+
+    async fn means(self: &Arc<Self>, asked: &Asked, at_home: bool) -> Option<Result<Arc<Means>, String>> {
+        let (id, run) = (asked.id, asked.run);
+        if let Some((of, means)) = self.means.lock().get(&(id, at_home))
+            && *of == run
+        {
+            return Some(Ok(means.clone()));
+        }
+        let live = self.live(id).filter(|live| live.run == run)?;
+        let mut means = match asked.definition.spec.network {
+            wharf_bus::spec::Network::Host => Means::in_host_network(),
+            wharf_bus::spec::Network::None => Means::new(self.forge.clone(), live.pidfd.clone()),
+        };
+        if asked.run_programs {
+            let (runtime, definition, first_id) = (self.clone(), asked.definition.clone(), asked.first_id);
+            let bundle = tokio::task::spawn_blocking(move || {
+                let (init, images, host) = (&runtime.init, &runtime.images, &runtime.host);
+                definition.bundle(id, first_id, None, init, images, host)
+            });
+            let bundle = match bundle.await {
+                Ok(Ok((bundle, _))) => bundle,
+                Ok(Err(error)) => return Some(Err(message(&error))),
+                Err(error) => return Some(Err(error.to_string())),
+            };
+            let cgroup = self.paths.cgroup(id, run);
+            let confinement = Confinement::new(self.forge.clone(), live.pidfd, &bundle, cgroup);
+            means = means.with_exec(match at_home {
+                true => confinement.in_directory(bundle.process.cwd.clone()),
+                false => confinement,
+            });
+        }
+        let means = Arc::new(means);
+        let mut all = self.means.lock();
+        // Looked at under the lock: `watch` first forgets the run and then its means.
+        if self.live(id).is_some_and(|live| live.run == run) {
+            all.insert((id, at_home), (run, means.clone()));
+        }
+        Some(Ok(means))
+    }
+
+    /// Say what happened.
+    pub async fn tell(&self, fact: Fact) {
         if let (Fact::Exited { id, run, .. } | Fact::StartFailed { id, run, .. }, fact) = (&fact, &fact) {
             let mut last = self.last_words.lock();
             last.insert(*id, (*run, fact.clone()));
@@ -275,6 +349,7 @@ impl Runtime {
         let oom_killed = self.oom_kills(id, run) > 0;
         self.live.lock().remove(&id);
         self.readers.lock().remove(&id);
+        self.means.lock().retain(|(of, _), _| *of != id);
         self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
     }
 

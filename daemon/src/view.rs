@@ -5,7 +5,7 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
-use wharf_bus::Spec;
+use wharf_bus::{Spec, spec};
 use wharf_bus::types::EventRecord;
 use wharf_supervisor::Failure;
 
@@ -71,6 +71,8 @@ pub struct View {
     pub started_at: u64,
     /// Microseconds since 1970; 0 if never.
     pub finished_at: u64,
+    /// The health check in force.
+    pub healthcheck: Option<spec::Healthcheck>,
     /// First id on the host and count; (0, 0) with the host's user namespace.
     pub id_map: (u32, u32),
     /// Of the current or last run, in every hierarchy.

@@ -30,6 +30,14 @@ pub struct Handlers {
 }
 
 impl Handlers {
+    /// Is any of them a program that is run in the container?
+    pub fn run_programs(&self) -> bool {
+        let Self { startup, liveness, readiness, health, post_start, pre_stop } = self;
+        [startup, liveness, readiness, health, post_start, pre_stop]
+            .into_iter()
+            .any(|handler| matches!(handler, Some(Handler::Exec { .. })))
+    }
+
     /// That of a probe.
     pub fn of(&self, kind: ProbeKind) -> Option<&Handler> {
         match kind {

@@ -2,26 +2,18 @@
 
 use super::probe::{invalid, seconds};
 use std::time::Duration;
-use wharf_bus::{Error, Spec};
-use wharf_supervisor::Name;
+use wharf_bus::{Error, Spec, spec};
+use wharf_supervisor::{Condition, Name, Notify, Requirement};
 
 /// As for probes.
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(100);
 
-/// What a container may say of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Notify {
-    /// It is not ready before it has said so.
-    pub ready: bool,
-    /// It is restarted when it has said nothing for so long.
-    pub watchdog: Option<Duration>,
-}
-
-/// Each name can be one, occurs once, and is not `own`.
-pub fn check_requires(spec: &Spec, own: &Name) -> Result<(), Error> {
+/// Whom it requires. Each name can be one, occurs once, and is not `own`.
+pub fn requires(spec: &Spec, own: &Name) -> Result<Vec<Requirement>, Error> {
     let mut seen = Vec::new();
+    let mut requires = Vec::new();
     for (index, requirement) in spec.requires.iter().enumerate() {
-        let bad = |problem: &str| Err(invalid(&format!("requires[{index}].name"), problem));
+        let bad = |problem: &str| -> Result<Vec<Requirement>, Error> { Err(invalid(&format!("requires[{index}].name"), problem)) };
         let name = match requirement.name.parse::<Name>() {
             Ok(name) => name,
             Err(error) => return bad(&error.to_string()),
@@ -32,9 +24,19 @@ pub fn check_requires(spec: &Spec, own: &Name) -> Result<(), Error> {
         if seen.contains(&name) {
             return bad(&format!("{:?} is there twice; give it once", requirement.name));
         }
-        seen.push(name);
+        seen.push(name.clone());
+        requires.push(Requirement {
+            name,
+            condition: match requirement.condition {
+                spec::Condition::Started => Condition::Started,
+                spec::Condition::Healthy => Condition::Healthy,
+                spec::Condition::Ready => Condition::Ready,
+                spec::Condition::Completed => Condition::Completed,
+            },
+            restart_with: requirement.restart_with,
+        });
     }
-    Ok(())
+    Ok(requires)
 }
 
 /// What the document says, if it is to have a socket at all.
@@ -64,7 +66,7 @@ mod tests {
         let own = "web".parse().expect("a name");
         let check = |json: &str| {
             let spec = Spec::parse(&format!(r#"{{"requires": {json}}}"#)).expect("the shape is right");
-            text(check_requires(&spec, &own))
+            text(requires(&spec, &own).map(drop))
         };
         assert_eq!(check(r#"[{"name": "db"}, {"name": "log", "condition": "ready"}]"#), Ok(()));
         for (json, error) in [
