@@ -3,8 +3,7 @@
 //!
 //! An error has the words of Kubernetes' validation and the path of the field.
 
-use crate::probe::{Handler, Scheme};
-use std::collections::BTreeMap;
+use crate::probe::{self, Handler, Scheme};
 use std::time::Duration;
 use wharf_bus::{Error, Spec, spec};
 use wharf_supervisor as core;
@@ -56,8 +55,9 @@ pub fn probes(
     healthcheck: Option<&spec::Healthcheck>,
     grace: Duration,
 ) -> Result<(core::Probes, Handlers), Error> {
+    let env: Vec<_> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let read = |kind, probe: &Option<spec::Probe>| {
-        let reader = Reader { path: format!("probes.{}", ProbeKind::name(kind)), env: &spec.env };
+        let reader = Reader { path: format!("probes.{}", ProbeKind::name(kind)), env: &env };
         probe.as_ref().map(|probe| reader.probe(kind, probe)).transpose()
     };
     let (startup, ask_startup) = read(ProbeKind::Startup, &spec.probes.startup)?.unzip();
@@ -65,7 +65,7 @@ pub fn probes(
     let (readiness, ask_readiness) = read(ProbeKind::Readiness, &spec.probes.readiness)?.unzip();
     let (health, ask_health) = healthcheck.map(super::healthcheck::probe).transpose()?.unzip();
     let hook = |name, hook: &Option<spec::Hook>, longest| {
-        let reader = Reader { path: format!("lifecycle.{name}"), env: &spec.env };
+        let reader = Reader { path: format!("lifecycle.{name}"), env: &env };
         hook.as_ref().map(|hook| reader.hook(hook, longest)).transpose()
     };
     let year = Duration::from_secs_f64(YEAR);
@@ -93,7 +93,7 @@ struct Reader<'a> {
     /// Where it stands in the document.
     path: String,
     /// For `$(NAME)` in commands.
-    env: &'a BTreeMap<String, String>,
+    env: &'a [String],
 }
 
 impl Reader<'_> {
@@ -161,7 +161,7 @@ impl Reader<'_> {
         if exec.command.first().is_none_or(String::is_empty) {
             return Err(invalid(&field, "required; give a program and its arguments"));
         }
-        let command: Vec<_> = exec.command.iter().map(|word| expand(word, self.env)).collect();
+        let command = probe::expand(&exec.command, self.env);
         if command.iter().any(|word| word.contains('\0')) {
             return Err(invalid(&field, "must not contain a NUL character"));
         }
@@ -247,31 +247,6 @@ impl Reader<'_> {
     fn bad(&self, problem: &str) -> Error {
         invalid(&self.path, problem)
     }
-}
-
-/// `$(NAME)` as Kubernetes replaces it by the container's environment; what is not there stays as it is, and `$$` is
-/// a `$`.
-fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        expanded.push_str(before);
-        rest = if let Some(after) = after.strip_prefix('$') {
-            expanded.push('$');
-            after
-        } else if let Some((name, after)) = after.strip_prefix('(').and_then(|name| name.split_once(')')) {
-            match env.get(name) {
-                Some(value) => expanded.push_str(value),
-                None => expanded.extend(["$(", name, ")"]),
-            }
-            after
-        } else {
-            expanded.push('$');
-            after
-        };
-    }
-    expanded.push_str(rest);
-    expanded
 }
 
 pub(super) fn seconds(field: &str, value: f64) -> Result<Duration, Error> {
@@ -475,15 +450,10 @@ mod tests {
 
     #[test]
     fn commands_may_name_the_containers_environment() {
-        let env = BTreeMap::from([("PORT".to_owned(), "80".to_owned())]);
-        for (text, expected) in [
-            ("nc $(PORT)", "nc 80"),
-            ("$(PORT)$(PORT)", "8080"),
-            ("$$(PORT)", "$(PORT)"),
-            ("$(OTHER) $PORT $(PORT", "$(OTHER) $PORT $(PORT"),
-            ("a$", "a$"),
-        ] {
-            assert_eq!(expand(text, &env), expected, "{text}");
-        }
+        let json =
+            r#"{"env": {"PORT": "80"}, "probes": {"liveness": {"exec": {"command": ["nc", "$(PORT)"]}}}}"#;
+        let (_, handlers) = read(json).expect("accepted");
+        let command = vec!["nc".to_owned(), "80".to_owned()];
+        assert_eq!(handlers.liveness, Some(Handler::Exec { command }));
     }
 }
