@@ -23,6 +23,7 @@ demo, the program of the image wharf/demo
       --unready           answer /readyz with 503 until told otherwise
       --unhealthy         answer /healthz with 503 until told otherwise
       --ignore-term       do not end on SIGTERM or SIGINT
+  tell PATH [--port N]    GET PATH from the one that serves in the same network, such as /control/hang
   true                    exit with 0
   exit N                  exit with N
   crash                   abort (SIGABRT; as pid 1 the kernel makes it SIGSEGV)
@@ -63,6 +64,7 @@ fn run(command: &str, args: &[String]) -> Result<ExitCode, String> {
     }
     match command {
         "serve" => serve::serve(args),
+        "tell" => serve::tell(args),
         "true" => Ok(ExitCode::SUCCESS),
         "exit" => Ok(ExitCode::from(number::<u8>(args.first(), "exit code")?)),
         "crash" => std::process::abort(),

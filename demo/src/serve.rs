@@ -106,6 +106,36 @@ pub fn serve(args: &[String]) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Ask the one that serves, and print what it answers: so a container can be driven by `ctl exec`.
+pub fn tell(args: &[String]) -> Result<ExitCode, String> {
+    let mut port = 8080_u16;
+    let mut path = None;
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--port" => port = number(args.next(), "port")?,
+            given if given.starts_with('/') && path.is_none() => path = Some(given),
+            other => return Err(format!("what is {other:?}? give one PATH that begins with '/'")),
+        }
+    }
+    let path = path.ok_or("give a PATH, such as /control/hang")?;
+    let failed = |error: std::io::Error| format!("asking port {port}: {error}");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").map_err(failed)?;
+    let mut answer = String::new();
+    match stream.take(REQUEST_MAX).read_to_string(&mut answer) {
+        Ok(_) => {}
+        // It was told to end, and did.
+        Err(_) if !path.contains("/control/") => return Err(format!("port {port} does not answer")),
+        Err(_) => {}
+    }
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    print!("{body}");
+    let good = head.is_empty() || head.split(' ').nth(1).is_some_and(|status| status.starts_with('2'));
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn talk(state: &State, stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -311,6 +311,11 @@ pub struct Container<'a> {
 }
 
 impl Container<'_> {
+    /// Whose it is.
+    pub fn wharf(&self) -> &Wharf {
+        self.wharf
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id

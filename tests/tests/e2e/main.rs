@@ -15,3 +15,4 @@ mod limits;
 mod logs;
 mod options;
 mod streams;
+mod supervision;
