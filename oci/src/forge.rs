@@ -75,6 +75,13 @@ impl Executing {
             (reply, _) => Err(refusal(reply)),
         }
     }
+
+    /// End one that was to be killed on disconnect, and stay to hear that it has: [`Executing::wait`] says when nothing
+    /// of it is left.
+    pub fn cancel(&self) {
+        // Whatever can go wrong here means that the other side has gone already.
+        let _ = self.connection.shutdown(std::net::Shutdown::Write);
+    }
 }
 
 impl AsFd for Executing {
