@@ -124,7 +124,7 @@ impl Container {
 /// Commands: each checks whether it can be, changes the goal, and has the rest follow from it.
 impl Container {
     pub(crate) fn new(id: Id, spec: Spec) -> Self {
-        let vitals = Vitals::new(&spec, Time::default(), None);
+        let vitals = Vitals::new(&spec, Time::default(), Time::default(), None);
         Self {
             id,
             spec,
@@ -142,9 +142,11 @@ impl Container {
     pub(crate) fn start(&mut self, now: Time) -> Result<Accepted, Rejection> {
         match self.goal {
             Goal::Removed => Err(self.being_removed()),
-            Goal::Up { paused: true, .. } => Err(Rejection::Paused(self.spec.name.clone())),
-            Goal::Up { paused: false, .. } => Ok(self.hurry(now)),
-            Goal::Down => {
+            Goal::Up { paused: true, .. } if !self.ends_as_last() => {
+                Err(Rejection::Paused(self.spec.name.clone()))
+            }
+            Goal::Up { paused: false, .. } if !self.ends_as_last() => Ok(self.hurry(now)),
+            Goal::Up { .. } | Goal::Down => {
                 // It counts when it begins; here it is only whether it may.
                 let may = self.restarts.clone().started(&self.spec.restart, now);
                 may.map_err(|why| Rejection::StartLimit { name: self.spec.name.clone(), why })?;
@@ -174,7 +176,10 @@ impl Container {
     pub(crate) fn stop(&mut self, now: Time, grace: Option<Duration>) -> Result<Accepted, Rejection> {
         match self.goal {
             Goal::Removed => return Err(self.being_removed()),
-            Goal::Down if !self.is_alive() => return Ok(Accepted::Already),
+            // One that waits has been told to by `intend_to_stop`, and has to give up its place.
+            Goal::Down if !self.is_alive() && !matches!(self.state, State::Waiting { .. }) => {
+                return Ok(Accepted::Already);
+            }
             Goal::Down | Goal::Up { .. } => {}
         }
         self.aim(Goal::Down);
@@ -209,7 +214,7 @@ impl Container {
             return Err(self.being_removed());
         }
         self.restarts.reset();
-        self.renew(now, grace);
+        self.renew(now, Some(grace.unwrap_or(self.spec.stop.grace)));
         Ok(Accepted::Underway)
     }
 
@@ -236,6 +241,7 @@ impl Container {
         self.renew(now, None);
     }
 
+    /// Without a grace, a stop under way keeps its own.
     fn renew(&mut self, now: Time, grace: Option<Duration>) {
         // What waits has no run to be ended.
         if let State::Waiting { .. } = self.state {
@@ -243,7 +249,7 @@ impl Container {
             return;
         }
         self.aim(Goal::Up { run: self.next_run(), paused: false });
-        self.converge(now, Some(grace.unwrap_or(self.spec.stop.grace)));
+        self.converge(now, grace);
     }
 
     pub(crate) fn kill(&mut self, now: Time, signal: Signal) -> Result<Accepted, Rejection> {
@@ -272,7 +278,7 @@ impl Container {
     fn aim_paused(&mut self, now: Time, wanted: bool) -> Result<Accepted, Rejection> {
         match self.goal {
             Goal::Removed => Err(self.being_removed()),
-            Goal::Up { run, paused } if self.state.run() == Some(run) => {
+            Goal::Up { run, paused } if self.state.run() == Some(run) && !self.ends_as_last() => {
                 if paused == wanted {
                     return Ok(Accepted::Already);
                 }
@@ -337,6 +343,15 @@ impl Container {
         self.state.run().map_or(Run::FIRST, Run::next)
     }
 
+    /// A run ends that was wanted, and only the restart policy could want another.
+    fn ends_as_last(&self) -> bool {
+        let ends = matches!(
+            self.state,
+            State::Stopping { .. } | State::Killing { .. } | State::CleaningUp { .. } | State::Ended { .. }
+        );
+        ends && !self.wants_another_run()
+    }
+
     /// There is, or may be, a process.
     pub(crate) fn is_alive(&self) -> bool {
         match self.state {
@@ -365,7 +380,7 @@ impl Container {
     pub(crate) fn fact(&mut self, now: Time, fact: Fact) {
         match fact {
             Fact::CreateFailed { .. } => self.create_failed(now),
-            Fact::Started { run, pid, at, .. } => self.has_started(Process { run, pid }, at),
+            Fact::Started { run, pid, at, .. } => self.has_started(now, Process { run, pid }, at),
             Fact::StartFailed { run, failure, .. } => self.start_failed(now, run, failure),
             Fact::Exited { run, exit, .. } => self.exited(now, run, exit),
             Fact::Oom { run, .. } => self.announce(Change::Oom(run)),
@@ -400,20 +415,20 @@ impl Container {
         }
     }
 
-    fn has_started(&mut self, process: Process, at: Stamp) {
+    fn has_started(&mut self, now: Time, process: Process, at: Stamp) {
         match self.state {
             State::Starting { .. } => {
-                self.live(at);
+                self.live(now, at);
                 self.enter(State::Running { process });
                 self.begin_post_start(process.run);
             }
             State::Canceling { kill_at, .. } => {
-                self.live(at);
+                self.live(now, at);
                 self.signal_stop(process, kill_at);
             }
             // The kill may have come before there was anything to kill.
             State::Killing { run, .. } => {
-                self.live(at);
+                self.live(now, at);
                 self.emit(Effect::Kill { id: self.id, run });
             }
             State::Created
@@ -431,10 +446,11 @@ impl Container {
         }
     }
 
-    fn live(&mut self, at: Stamp) {
+    /// The news may have taken their time: what it has to do in time counts from now.
+    fn live(&mut self, now: Time, at: Stamp) {
         self.started = Some(at);
-        let post_start = self.spec.hooks.post_start.then(|| at.boot + POST_START_LIMIT);
-        self.vitals = Vitals::new(&self.spec, at.boot, post_start);
+        let post_start = self.spec.hooks.post_start.then(|| now + POST_START_LIMIT);
+        self.vitals = Vitals::new(&self.spec, at.boot, now, post_start);
     }
 
     fn begin_post_start(&mut self, run: Run) {
@@ -862,7 +878,7 @@ impl Container {
             Observed::Alive { pid, started, frozen } => {
                 let process = Process { run, pid };
                 if self.started.is_none() {
-                    self.live(started);
+                    self.live(now, started);
                 }
                 match begun {
                     Begun::Start if frozen => {
@@ -1129,7 +1145,7 @@ impl Container {
             return;
         }
         self.started = None;
-        self.vitals = Vitals::new(&self.spec, now, None);
+        self.vitals = Vitals::new(&self.spec, now, now, None);
         self.enter(State::Starting { run, give_up_at: now + START_LIMIT });
         self.emit(Effect::Start { id: self.id, run });
     }

@@ -60,10 +60,14 @@ impl Supervisor {
     /// is finished: the effects say how. When all are taken over, call [`Supervisor::adopted`].
     pub fn adopt(&mut self, now: Time, id: Id, spec: Spec, saved: Saved, observed: Observed) {
         self.insert(id, spec);
-        // Nobody is started before it is known who else is there.
+        // Nobody is started, and nobody stopped before others, until it is known who else is there.
+        let restart_at = self.restart_at(now);
         if let Some(container) = self.containers.get_mut(&id) {
-            container.open(Gate { starts_taken: true, ..Gate::default() });
+            container.open(Gate { starts_taken: true, must_yield: true, restart_at, ..Gate::default() });
             container.adopt(now, saved, observed);
+            if container.has_taken_restart() {
+                self.restarts_until = self.restarts_until.max(now) + self.limits.restart_every;
+            }
             container.hand_out(&mut self.effects);
         }
         self.index(id);
@@ -119,14 +123,20 @@ impl Supervisor {
 
     fn start(&mut self, now: Time, id: Id) -> Option<Result<Accepted, Rejection>> {
         let accepted = self.touch(now, id, |container| container.start(now));
-        if let Some(Ok(_)) = accepted {
-            self.start_required(now, id);
+        let waits = matches!(self.containers.get(&id).map(Container::state), Some(State::Waiting { .. }));
+        match accepted {
+            Some(Ok(Accepted::Already)) if waits && self.start_required(now, id) => Some(Ok(Accepted::Underway)),
+            Some(Ok(Accepted::Underway)) => {
+                self.start_required(now, id);
+                accepted
+            }
+            Some(Ok(Accepted::Already) | Err(_)) | None => accepted,
         }
-        accepted
     }
 
-    /// Who is to start needs those that it requires.
-    fn start_required(&mut self, now: Time, id: Id) {
+    /// Who is to start needs those that it requires. Is any of them started for that?
+    fn start_required(&mut self, now: Time, id: Id) -> bool {
+        let mut any = false;
         let mut next = vec![id];
         let mut seen = BTreeSet::new();
         while let Some(id) = next.pop() {
@@ -143,10 +153,12 @@ impl Supervisor {
                 .collect();
             for id in required {
                 // One that is paused, or being removed, is not helped by this; it is shown as what is waited for.
-                let _ = self.touch(now, id, |container| container.start_as_required(now));
+                let started = self.touch(now, id, |container| container.start_as_required(now));
+                any |= matches!(started, Some(Ok(Accepted::Underway)));
                 next.push(id);
             }
         }
+        any
     }
 
     fn stop_all(&mut self, now: Time, grace: Option<Duration>) -> Result<Accepted, Rejection> {
@@ -242,12 +254,10 @@ impl Supervisor {
 
     fn gate(&self, now: Time, id: Id) -> Option<Gate> {
         let container = self.containers.get(&id)?;
-        let burst = self.limits.restart_every.saturating_mul(self.limits.restart_burst.saturating_sub(1));
-        let early = u64::try_from(burst.as_nanos()).unwrap_or(u64::MAX);
         Some(Gate {
             requires: container.spec().requires.iter().find_map(|requirement| self.unmet(requirement)),
             starts_taken: self.starting.len() >= self.limits.starts,
-            restart_at: Time(self.restarts_until.0.saturating_sub(early)).max(now),
+            restart_at: self.restart_at(now),
             must_yield: self.dependants.get(&container.spec().name).into_iter().flatten().any(|by| {
                 self.containers
                     .get(by)
@@ -255,6 +265,13 @@ impl Supervisor {
             }),
             restart_taken: false,
         })
+    }
+
+    /// When the host allows the next restart.
+    fn restart_at(&self, now: Time) -> Time {
+        let burst = self.limits.restart_every.saturating_mul(self.limits.restart_burst.saturating_sub(1));
+        let early = u64::try_from(burst.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.restarts_until.0.saturating_sub(early)).max(now)
     }
 
     fn unmet(&self, requirement: &Requirement) -> Option<Hold> {

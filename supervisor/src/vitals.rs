@@ -73,8 +73,8 @@ pub struct SavedVitals {
 }
 
 impl Vitals {
-    /// Those of a run that has just been started; `post_start` is the time its hook has, if there is one.
-    pub(crate) fn new(spec: &Spec, started_at: Time, post_start: Option<Time>) -> Self {
+    /// Those of a run that has been started, as is known now; `post_start` is the time its hook has, if there is one.
+    pub(crate) fn new(spec: &Spec, started_at: Time, now: Time, post_start: Option<Time>) -> Self {
         let period = spec.notify.and_then(|notify| notify.watchdog);
         Self {
             health: Health::new(&spec.probes, started_at),
@@ -82,7 +82,7 @@ impl Vitals {
             notified: false,
             leaving: false,
             status: String::new(),
-            watchdog: period.map(|period| Watchdog { period, at: started_at + period }),
+            watchdog: period.map(|period| Watchdog { period, at: now + period }),
             ready_since: None,
             ready_for: Duration::ZERO,
             verdict: None,

@@ -11,10 +11,14 @@
 //! A seed is a storm, in which everything goes wrong, and then a calm, in which everything works and the daemon
 //! lives: by the end of the calm, every wish that was accepted must have come true.
 
+mod care;
 mod chance;
 mod host;
 mod invariants;
+mod ledger;
+pub mod reference;
 mod runtime;
+mod wishes;
 
 pub use chance::Chance;
 pub use host::simulate;

@@ -1,22 +1,28 @@
 //! The daemon's driver and everything around it, simulated.
 
 use super::invariants::{self, Check};
-use super::runtime::{Life, Runtime};
-use super::{Chance, Violation};
-use std::collections::{BTreeMap, VecDeque};
-use std::mem::{Discriminant, discriminant};
+use super::ledger::Account;
+use super::runtime::{Life, Nature, Runtime};
+use super::{Chance, Violation, wishes};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wharf_supervisor::{
-    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Id, Phase, Run, Saved,
-    Signal, Spec, Stamp, State, Stop, Supervisor, Time,
+    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Hold, Hook, Id, Limits,
+    Observed, Phase, ProbeKind, ProbeResult, Run, Saved, Signal, Spec, Stamp, State, Supervisor, Time,
 };
 
 const STORM: Duration = Duration::from_secs(600);
 /// Far more than any seed needs: whoever is not done by then never will be.
 const CALM: Duration = Duration::from_secs(4 * 3600);
+/// What has come to rest must not leave it again by itself.
+const REST: Duration = Duration::from_secs(20);
 const STORY: usize = 4000;
 /// A storm takes a few hundred; more than this is two sides that keep each other busy.
-const STEPS: usize = 20_000;
+const STEPS: usize = 100_000;
+/// After a boot the clock starts at zero, and the daemon some seconds later.
+const BOOT: Time = Time(3_000_000_000);
+/// Twenty years.
+const LONGEST_SLEEP: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
 /// Live through one seed. With `told`, the violation comes with what happened before it.
 pub fn simulate(seed: u64, told: bool) -> Result<(), Violation> {
@@ -26,19 +32,34 @@ pub fn simulate(seed: u64, told: bool) -> Result<(), Violation> {
 
 /// How bad this world is, in percent of the occasions.
 #[derive(Debug, Clone, Copy)]
-struct Temper {
-    stalls: u64,
-    fails: u64,
-    repeats: u64,
-    late: u64,
-    loses: u64,
+pub(super) struct Temper {
+    pub stalls: u64,
+    pub fails: u64,
+    pub repeats: u64,
+    pub late: u64,
+    pub loses: u64,
+    pub ill: u64,
     unsaved: u64,
     kills_daemon: u64,
+    /// Of a thousand.
+    sleeps: u64,
+    /// Of a thousand.
+    reboots: u64,
 }
 
 impl Temper {
-    const CALM: Self =
-        Self { stalls: 0, fails: 0, repeats: 0, late: 0, loses: 0, unsaved: 0, kills_daemon: 0 };
+    const CALM: Self = Self {
+        stalls: 0,
+        fails: 0,
+        repeats: 0,
+        late: 0,
+        loses: 0,
+        ill: 0,
+        unsaved: 0,
+        kills_daemon: 0,
+        sleeps: 0,
+        reboots: 0,
+    };
 
     /// Not every storm has everything, so that each trouble is also met alone.
     fn storm(chance: &mut Chance) -> Self {
@@ -49,14 +70,22 @@ impl Temper {
             repeats: percent(40),
             late: percent(60),
             loses: percent(30),
+            ill: percent(70),
             unsaved: percent(15),
             kills_daemon: percent(6),
+            sleeps: percent(20),
+            reboots: percent(20),
         }
+    }
+
+    pub fn calm(&self) -> bool {
+        let Self { stalls, fails, repeats, late, loses, ill, unsaved, kills_daemon, sleeps, reboots } = *self;
+        stalls + fails + repeats + late + loses + ill + unsaved + kills_daemon + sleeps + reboots == 0
     }
 }
 
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     User,
     DaemonStarts,
     SaveAgain,
@@ -89,6 +118,35 @@ enum Event {
         run: Run,
         frozen: bool,
     },
+    Probed {
+        id: Id,
+        run: Run,
+        kind: ProbeKind,
+        number: u64,
+        result: ProbeResult,
+    },
+    HookEnds {
+        id: Id,
+        run: Run,
+        hook: Hook,
+        number: u64,
+        fails: bool,
+    },
+    /// It says something of itself.
+    Says {
+        id: Id,
+        run: Run,
+    },
+    /// It says that it can be used.
+    SaysReady {
+        id: Id,
+        run: Run,
+    },
+    /// Its watchdog is due.
+    Feeds {
+        id: Id,
+        run: Run,
+    },
     CleanedUp {
         id: Id,
         run: Run,
@@ -99,43 +157,38 @@ enum Event {
 }
 
 impl Event {
-    /// Whom it is about, if it is about one.
-    fn id(&self) -> Option<Id> {
-        match self {
-            Self::User | Self::DaemonStarts | Self::SaveAgain => None,
-            Self::Tell(fact) => Some(fact.id()),
-            Self::Executed { id, .. }
-            | Self::NotExecuted { id, .. }
-            | Self::Oom { id, .. }
-            | Self::Ends { id, .. }
-            | Self::KillLands { id, .. }
-            | Self::Frost { id, .. }
-            | Self::CleanedUp { id, .. }
-            | Self::Deleted { id } => Some(*id),
-        }
+    /// Goes on for as long as there is something to go on with.
+    fn is_routine(&self) -> bool {
+        matches!(self, Self::User | Self::Feeds { .. } | Self::Probed { .. })
     }
 }
 
 pub(super) struct Host {
-    chance: Chance,
-    temper: Temper,
+    pub chance: Chance,
+    pub temper: Temper,
+    pub limits: Limits,
     pub now: Time,
+    /// Without the time it slept, and before the last boot as well.
+    pub age: Duration,
+    pub boot: u64,
     /// Which daemon this is; work of an earlier one reports to nobody.
     generation: u64,
     pub daemon: Option<Supervisor>,
-    pub store: BTreeMap<Id, (Spec, Saved)>,
+    /// With the boot in which it was saved.
+    pub store: BTreeMap<Id, (Spec, Saved, u64)>,
+    /// What of it would survive a power cut, where that is something older.
+    durable: BTreeMap<Id, (Saved, u64)>,
     /// What could not be saved yet, and is tried again.
     pub unsaved: BTreeMap<Id, Saved>,
-    specs: BTreeMap<Id, Spec>,
+    pub specs: BTreeMap<Id, Spec>,
     pub runtime: Runtime,
     agenda: BTreeMap<(Time, u64), (u64, Event)>,
     sequence: u64,
     ids: u64,
-    /// Since when a container may be killed, by what was asked for.
-    pub may_be_killed: BTreeMap<Id, Time>,
-    pub begun: BTreeMap<Id, Time>,
-    /// The last state that was announced.
-    pub announced: BTreeMap<Id, Discriminant<State>>,
+    pub accounts: BTreeMap<Id, Account>,
+    /// Places in the budget of restarts that this daemon has given away.
+    pub places: VecDeque<Time>,
+    pub numbers: u64,
     /// Until when the news of each container's frost are on their way.
     told_by: BTreeMap<Id, Time>,
     told: bool,
@@ -146,22 +199,27 @@ impl Host {
     fn new(seed: u64, told: bool) -> Self {
         let mut chance = Chance::new(seed);
         let temper = Temper::storm(&mut chance);
+        let limits = wishes::limits(&mut chance);
         Self {
             chance,
             temper,
-            now: Time(1_000_000_000),
+            limits,
+            now: BOOT,
+            age: Duration::ZERO,
+            boot: 0,
             generation: 1,
-            daemon: Some(Supervisor::new()),
+            daemon: Some(Supervisor::new(limits)),
             store: BTreeMap::new(),
+            durable: BTreeMap::new(),
             unsaved: BTreeMap::new(),
             specs: BTreeMap::new(),
             runtime: Runtime::default(),
             agenda: BTreeMap::new(),
             sequence: 0,
             ids: 0,
-            may_be_killed: BTreeMap::new(),
-            begun: BTreeMap::new(),
-            announced: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            places: VecDeque::new(),
+            numbers: 0,
             told_by: BTreeMap::new(),
             told,
             story: VecDeque::new(),
@@ -169,10 +227,10 @@ impl Host {
     }
 
     fn live(&mut self) -> Check {
+        self.tell_story(|| String::new());
         self.schedule(Duration::ZERO, Event::User);
-        let end_of_storm = self.now + STORM;
         for _ in 0..STEPS {
-            if !self.step(end_of_storm)? {
+            if !self.step(STORM)? {
                 break;
             }
         }
@@ -181,34 +239,52 @@ impl Host {
         if self.daemon.is_none() {
             self.start_daemon()?;
         }
-        let end_of_calm = self.now + CALM;
+        let (last, _) = self
+            .agenda
+            .iter()
+            .filter(|(_, (_, event))| !event.is_routine())
+            .map(|(at, _)| *at)
+            .next_back()
+            .unwrap_or_default();
+        let end = self.age + CALM;
+        let mut rests_since = None;
         for _ in 0..STEPS {
-            if !self.step(end_of_calm)? {
-                return invariants::at_the_end(self);
+            let rests = if self.now > last { invariants::at_rest(self) } else { Err(String::new()) };
+            match (rests, rests_since) {
+                (Err(_), None) => {}
+                (Err(what), Some(_)) => return Err(format!("{what}, after it had come to rest")),
+                (Ok(()), None) => rests_since = Some(self.age),
+                (Ok(()), Some(since)) if self.age > since + REST => return invariants::at_the_end(self),
+                (Ok(()), Some(_)) => {}
+            }
+            if !self.step(end)? {
+                break;
             }
         }
-        Err("every_effect_has_an_outcome: the host never comes to rest".to_owned())
+        invariants::at_rest(self)?;
+        invariants::at_the_end(self)
     }
 
-    /// The next event or deadline before `end`; false if there is none.
-    fn step(&mut self, end: Time) -> Result<bool, String> {
+    /// The next event or deadline before the host is of this age; false if there is none.
+    fn step(&mut self, end: Duration) -> Result<bool, String> {
         let event_at = self.agenda.first_key_value().map(|((at, _), _)| *at);
         let deadline = self.daemon.as_ref().and_then(Supervisor::next_deadline);
-        let Some(next) = event_at.into_iter().chain(deadline).min().filter(|next| *next < end) else {
+        let Some(next) = event_at.into_iter().chain(deadline).min() else { return Ok(false) };
+        let passes = next.since(self.now);
+        if self.age + passes >= end {
             return Ok(false);
-        };
+        }
+        self.age += passes;
         self.now = self.now.max(next);
-        let mut touched = None;
         if event_at == Some(next) {
             if let Some((_, (generation, event))) = self.agenda.pop_first() {
                 self.tell_story(|| format!("{event:?}"));
-                touched = event.id();
                 self.happen(generation, event)?;
             }
         } else if let Some(daemon) = &mut self.daemon {
             daemon.tick(self.now);
             self.tell_story(|| "tick".to_owned());
-            self.carry_out(false)?;
+            self.carry_out(None)?;
             if let Some(daemon) = &self.daemon {
                 let overdue = daemon.next_deadline().is_some_and(|deadline| deadline <= self.now);
                 if overdue {
@@ -219,7 +295,13 @@ impl Host {
         if self.chance.percent(self.temper.kills_daemon) {
             self.kill_daemon();
         }
-        invariants::always(self, touched)?;
+        if self.chance.below(1000) < self.temper.sleeps {
+            self.sleep()?;
+        }
+        if self.chance.below(1000) < self.temper.reboots {
+            self.reboot();
+        }
+        invariants::always(self)?;
         Ok(true)
     }
 
@@ -233,12 +315,7 @@ impl Host {
                 }
             }
             Event::SaveAgain => self.save_again(),
-            Event::Tell(fact) => {
-                if reported && let Some(daemon) = &mut self.daemon {
-                    daemon.fact(self.now, fact);
-                    self.carry_out(false)?;
-                }
-            }
+            Event::Tell(fact) if reported => self.tell_now(fact)?,
             Event::Executed { id, run } => self.executed(id, run),
             Event::NotExecuted { id, run } => self.not_executed(id, run),
             Event::Oom { id, run } => self.tell(Fact::Oom { id, run }),
@@ -246,9 +323,18 @@ impl Host {
             Event::KillLands { id, run } => self.kill_lands(id, run),
             Event::Frost { id, run, frozen } => self.frost(id, run, frozen),
             Event::CleanedUp { id, run } => self.cleaned_up(id, run),
-            // Deleting is the daemon's own work and ends with it.
+            Event::Says { id, run } => self.says(id, run),
+            Event::SaysReady { id, run } => self.says_ready(id, run),
+            Event::Feeds { id, run } => self.feeds(id, run),
+            // What is the daemon's own work ends with it.
             Event::Deleted { id } if reported => self.deleted(id),
-            Event::Deleted { .. } => {}
+            Event::Probed { id, run, kind, number, result } if reported => {
+                self.probed(id, run, kind, number, result)?;
+            }
+            Event::HookEnds { id, run, hook, number, fails } if reported => {
+                self.hook_ends(id, run, hook, number, fails)?;
+            }
+            Event::Tell(_) | Event::Deleted { .. } | Event::Probed { .. } | Event::HookEnds { .. } => {}
         }
         Ok(())
     }
@@ -261,6 +347,8 @@ impl Host {
         self.schedule(pause, Event::User);
         let command = self.wish();
         let before = self.overview();
+        let last = invariants::last_runs(self);
+        let first = invariants::who_stops_first(self, &command);
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         let answer = daemon.command(self.now, command.clone());
         self.tell_story(|| format!("{command:?}: {answer:?}"));
@@ -269,14 +357,28 @@ impl Host {
             Ok(Accepted::Already) => return invariants::already_changes_nothing(self, &command, before),
             Err(rejection) => return invariants::refusal_changes_nothing(self, &rejection, before),
         }
-        if let Command::Create { id, spec } | Command::Run { id, spec } = &command {
-            self.specs.insert(*id, spec.clone());
-        }
-        self.note_permission(&command);
-        invariants::accepted_start_aims_at_a_new_run(self, &command)?;
+        let new = match &command {
+            Command::Create { id, spec } | Command::Run { id, spec } => {
+                self.specs.insert(*id, spec.clone());
+                self.accounts.insert(*id, Account { down: true, ..Account::default() });
+                Some(*id)
+            }
+            Command::Start { .. }
+            | Command::Stop { .. }
+            | Command::StopAll { .. }
+            | Command::ResetFailed { .. }
+            | Command::Kill { .. }
+            | Command::Restart { .. }
+            | Command::Pause { .. }
+            | Command::Unpause { .. }
+            | Command::Update { .. }
+            | Command::Remove { .. } => None,
+        };
+        self.note(&command, first);
+        invariants::accepted_start_aims_at_a_new_run(self, &command, &last)?;
+        invariants::stop_shortens(self, &command)?;
         invariants::names_are_unique(self)?;
-        let defines = matches!(command, Command::Create { .. } | Command::Run { .. });
-        self.carry_out(defines)
+        self.carry_out(new)
     }
 
     /// Everything that a command could change.
@@ -287,77 +389,104 @@ impl Host {
 
     fn wish(&mut self) -> Command {
         let known: Vec<Id> = self.specs.keys().rev().take(5).copied().collect();
-        let new = known.is_empty() || self.chance.percent(15);
-        let grace = match self.chance.below(4) {
-            0 => Some(Duration::ZERO),
-            1 => Some(self.chance.up_to(Duration::from_secs(100))),
-            _ => None,
-        };
-        if new {
+        if known.is_empty() || self.chance.percent(15) {
             self.ids += 1;
             let id = Id::from_bytes([self.ids as u8; 32]);
-            let spec = Spec {
-                name: self.chance.of(&["web", "db", "queue", "cache"]).parse().expect("a name"),
-                stop: Stop { signal: Signal::TERM, grace: self.chance.up_to(Duration::from_secs(60)) },
-                auto_remove: self.chance.percent(30),
-            };
+            let spec = wishes::spec(&mut self.chance);
             return if self.chance.percent(70) {
                 Command::Run { id, spec }
             } else {
                 Command::Create { id, spec }
             };
         }
-        let id = *self.chance.of(&known);
-        match self.chance.below(20) {
-            0..=4 => Command::Start { id },
-            5..=7 => Command::Stop { id, grace },
-            8..=10 => Command::Restart { id, grace },
-            11 => Command::Kill { id, signal: Signal::KILL },
-            12 => Command::Kill { id, signal: Signal::new(10).expect("SIGUSR1") },
-            13..=14 => Command::Pause { id },
-            15..=16 => Command::Unpause { id },
-            17 => Command::Update { id },
-            18 => Command::Remove { id, force: false },
-            _ => Command::Remove { id, force: self.chance.percent(50) },
-        }
+        wishes::command(&mut self.chance, &known)
     }
 
-    /// What was asked for says from when on a kill is no surprise.
-    fn note_permission(&mut self, command: &Command) {
-        let (id, at) = match command {
-            Command::Stop { id, grace } | Command::Restart { id, grace } => {
-                let grace = grace.or_else(|| self.specs.get(id).map(|spec| spec.stop.grace));
-                (id, self.now + grace.unwrap_or_default())
+    /// What was asked for says which starts and ends are no surprise.
+    fn note(&mut self, command: &Command, first: BTreeMap<Id, BTreeSet<Id>>) {
+        let now = self.now;
+        let grace_of = |id: &Id, specs: &BTreeMap<Id, Spec>| specs.get(id).map(|spec| spec.stop.grace);
+        match command {
+            Command::Run { id, .. } | Command::Start { id } | Command::Restart { id, .. } => {
+                for required in self.required_by(*id) {
+                    let container = self.daemon.as_ref().and_then(|daemon| daemon.container(required));
+                    if !container.is_some_and(|container| matches!(container.goal(), Goal::Up { .. })) {
+                        continue;
+                    }
+                    let account = self.accounts.entry(required).or_default();
+                    (account.asked, account.down) = (true, false);
+                }
+                let account = self.accounts.entry(*id).or_default();
+                (account.asked, account.down) = (true, false);
+                if let Command::Restart { id, grace } = command {
+                    account.permit(now, grace.or(grace_of(id, &self.specs)).unwrap_or_default());
+                }
+                account.after.clear();
+                // Who is to run again is not waited for.
+                self.accounts.values_mut().for_each(|account| account.after.clear());
             }
-            Command::Kill { id, signal: Signal::KILL } | Command::Remove { id, force: true } => {
-                (id, self.now)
+            Command::Stop { id, grace } => {
+                let grace = grace.or(grace_of(id, &self.specs)).unwrap_or_default();
+                let account = self.accounts.entry(*id).or_default();
+                account.permit(now, grace);
+                (account.asked, account.down) = (false, true);
+                if grace.is_zero() {
+                    account.after.clear();
+                }
+            }
+            Command::StopAll { grace } => {
+                for (id, account) in &mut self.accounts {
+                    let grace = grace.or(grace_of(id, &self.specs)).unwrap_or_default();
+                    account.permit(now, grace);
+                    (account.asked, account.down) = (false, true);
+                    account.after = first.get(id).cloned().unwrap_or_default();
+                }
+            }
+            Command::Kill { id, signal: Signal::KILL } | Command::Remove { id, .. } => {
+                let account = self.accounts.entry(*id).or_default();
+                account.permit(now, Duration::ZERO);
+                (account.asked, account.down) = (false, true);
+                account.after.clear();
             }
             Command::Create { .. }
-            | Command::Run { .. }
-            | Command::Start { .. }
+            | Command::ResetFailed { .. }
             | Command::Kill { .. }
             | Command::Pause { .. }
             | Command::Unpause { .. }
-            | Command::Update { .. }
-            | Command::Remove { .. } => return,
-        };
-        let earliest = self.may_be_killed.entry(*id).or_insert(at);
-        *earliest = at.min(*earliest);
+            | Command::Update { .. } => {}
+        }
+    }
+
+    /// Everybody that it takes for this one to run.
+    fn required_by(&self, id: Id) -> BTreeSet<Id> {
+        let mut all = BTreeSet::new();
+        let mut next = vec![id];
+        while let Some(id) = next.pop() {
+            let requires = self.specs.get(&id).map(|spec| spec.requires.clone()).unwrap_or_default();
+            let ids = self.specs.iter().filter(|(_, spec)| requires.iter().any(|one| one.name == spec.name));
+            next.extend(ids.filter(|(id, _)| all.insert(**id)).map(|(id, _)| *id));
+        }
+        all
     }
 
     /// What the daemon's driver does: in order, with the rules of [`Effect::Save`].
-    fn carry_out(&mut self, defines: bool) -> Check {
+    fn carry_out(&mut self, new: Option<Id>) -> Check {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let mut void = None;
         for effect in daemon.effects() {
             self.tell_story(|| format!("    {effect:?}"));
             let id = effect.id();
+            if void == Some(id) {
+                continue;
+            }
             match &effect {
                 Effect::Save { id, saved } => {
+                    self.accounts.entry(*id).or_default().intend(self.age, &saved.phase);
                     if self.chance.percent(self.temper.unsaved) {
                         self.tell_story(|| "    (not saved)".to_owned());
-                        if defines {
-                            self.tell_now(Fact::CreateFailed { id: *id })?;
-                            return Ok(());
+                        if new == Some(*id) && !self.store.contains_key(id) {
+                            void = new;
+                            continue;
                         }
                         self.unsaved.insert(*id, saved.clone());
                         let pause = self.chance.up_to(Duration::from_secs(5));
@@ -366,19 +495,14 @@ impl Host {
                         self.save(*id, saved.clone());
                     }
                 }
-                Effect::Start { run, .. } if self.unsaved.contains_key(&id) => {
-                    let failure = self.failure(FailureKind::NotSaved);
-                    self.begun.insert(id, self.now);
-                    self.schedule(Duration::ZERO, Event::Tell(Fact::StartFailed { id, run: *run, failure }));
-                }
+                Effect::Start { run, .. } => self.start(id, *run)?,
                 Effect::Cleanup { run, .. } if self.unsaved.contains_key(&id) => {
                     let fact = Fact::CleanupFailed { id, run: *run, reason: "not saved".into() };
                     self.schedule(Duration::ZERO, Event::Tell(fact));
                 }
-                Effect::Start { run, .. } => self.start(id, *run)?,
                 Effect::Signal { run, .. } => self.signal(&effect, id, *run)?,
                 Effect::Kill { run, .. } => {
-                    invariants::no_kill_without_a_reason(self, id)?;
+                    invariants::no_kill_without_a_reason(self, id, *run)?;
                     self.kill(id, *run);
                 }
                 Effect::Freeze { run, .. } => self.freeze(id, *run, true),
@@ -388,6 +512,8 @@ impl Host {
                         self.tell(Fact::Limited { id });
                     }
                 }
+                Effect::Probe { run, kind, timeout, .. } => self.probe(id, *run, *kind, *timeout)?,
+                Effect::Hook { run, hook, timeout, .. } => self.hook(id, *run, *hook, *timeout)?,
                 Effect::Cleanup { run, .. } => self.clean_up(id, *run)?,
                 Effect::Delete { .. } => self.delete(id)?,
                 Effect::Announce { change, .. } => self.announce(id, change)?,
@@ -397,21 +523,36 @@ impl Host {
                 return Ok(());
             }
         }
-        Ok(())
+        match (void, &mut self.daemon) {
+            (Some(id), Some(daemon)) => {
+                daemon.fact(self.now, Fact::CreateFailed { id });
+                self.carry_out(None)
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
     }
 
-    fn tell_now(&mut self, fact: Fact) -> Check {
+    pub fn tell_now(&mut self, fact: Fact) -> Check {
+        self.hear(&fact);
         if let Some(daemon) = &mut self.daemon {
             daemon.fact(self.now, fact);
         }
-        self.carry_out(false)
+        self.carry_out(None)
     }
 
     fn save(&mut self, id: Id, saved: Saved) {
         self.unsaved.remove(&id);
-        if let Some(spec) = self.specs.get(&id) {
-            self.store.insert(id, (spec.clone(), saved));
+        let Some(spec) = self.specs.get(&id) else { return };
+        // That a run lives does not survive a power cut anyway, so nobody waits for the disk to say so.
+        match (&saved.phase, self.store.get(&id)) {
+            (Phase::Running { .. }, Some((_, earlier, boot))) => {
+                self.durable.entry(id).or_insert((earlier.clone(), *boot));
+            }
+            (_, _) => {
+                self.durable.remove(&id);
+            }
         }
+        self.store.insert(id, (spec.clone(), saved, self.boot));
     }
 
     fn save_again(&mut self) {
@@ -421,12 +562,25 @@ impl Host {
     }
 
     fn start(&mut self, id: Id, run: Run) -> Check {
+        invariants::requirements_hold_at_start(self, id)?;
+        invariants::restart_only_if_policy_says_so(self, id)?;
+        invariants::starts_within_limit(self, id)?;
+        invariants::restart_budget_kept(self, id)?;
+        let spec = self.specs.get(&id).ok_or("a start of nobody")?;
+        self.accounts.entry(id).or_default().begin(self.now, spec);
+        if self.unsaved.contains_key(&id) {
+            let failure = self.failure(FailureKind::NotSaved);
+            self.schedule(Duration::ZERO, Event::Tell(Fact::StartFailed { id, run, failure }));
+            return Ok(());
+        }
         invariants::save_before_start(self, id, run)?;
         invariants::runs_count_up(self, id, run)?;
-        self.begun.insert(id, self.now);
-        self.may_be_killed.remove(&id);
-        let stubborn = self.chance.percent(30);
-        self.runtime.begin(id, run, stubborn);
+        let nature = Nature {
+            stubborn: self.chance.percent(30),
+            illness: *self.chance.of(&[0, self.temper.ill / 2, self.temper.ill, 100.min(self.temper.ill * 100)]),
+            forgetful: if self.chance.percent(self.temper.ill) { 60 } else { 0 },
+        };
+        self.runtime.begin(id, run, nature);
         if self.chance.percent(self.temper.stalls) {
             return Ok(());
         }
@@ -443,11 +597,16 @@ impl Host {
         real.life = Life::Alive;
         real.started = Some(at);
         self.tell(Fact::Started { id, run, pid: 1000, at });
+        self.begins_to_speak(id, run);
         let status = match self.chance.below(4) {
             0 => ExitStatus::Code(0),
             1 => ExitStatus::Signal(Signal::new(11).expect("SIGSEGV")),
+            2 => ExitStatus::Code(*self.chance.of(&[1, 42, 137, 143])),
             _ => ExitStatus::Code(self.chance.below(256) as u8),
         };
+        if self.temper.calm() {
+            return;
+        }
         if self.chance.percent(60) {
             let life = self.chance.up_to(Duration::from_secs(300));
             self.schedule(life, Event::Ends { id, run, status });
@@ -459,7 +618,7 @@ impl Host {
     }
 
     fn not_executed(&mut self, id: Id, run: Run) {
-        let failure = self.failure(FailureKind::Failed);
+        let failure = self.failure(*self.chance.clone().of(&[FailureKind::Failed, FailureKind::CommandNotFound]));
         let Some(real) = self.runtime.get(id, run).filter(|real| real.life == Life::Making) else { return };
         real.life = Life::Over;
         self.tell(Fact::StartFailed { id, run, failure });
@@ -483,11 +642,12 @@ impl Host {
         if *effect != (Effect::Signal { id, run, signal: Signal::TERM }) {
             return Ok(());
         }
-        invariants::no_stop_without_a_reason(self, id)?;
+        invariants::no_stop_without_a_reason(self, id, run)?;
+        invariants::dependants_stop_first(self, id)?;
         let Some(real) = self.runtime.get(id, run) else { return Ok(()) };
         if real.frozen {
             real.signalled = true;
-        } else if obeys && !real.stubborn {
+        } else if obeys && !real.nature.stubborn {
             self.schedule(delay, Event::Ends { id, run, status: ExitStatus::Code(0) });
         }
         Ok(())
@@ -544,7 +704,7 @@ impl Host {
     fn frost(&mut self, id: Id, run: Run, frozen: bool) {
         let Some(real) = self.runtime.get(id, run).filter(|real| real.life == Life::Alive) else { return };
         real.frozen = frozen;
-        let signalled = !frozen && std::mem::take(&mut real.signalled) && !real.stubborn;
+        let signalled = !frozen && std::mem::take(&mut real.signalled) && !real.nature.stubborn;
         self.tell_in_order(if frozen { Fact::Frozen { id, run } } else { Fact::Thawed { id, run } });
         if signalled {
             self.schedule(Duration::ZERO, Event::Ends { id, run, status: ExitStatus::Code(0) });
@@ -590,6 +750,7 @@ impl Host {
         self.delete_runs(id);
         self.unsaved.remove(&id);
         self.store.remove(&id);
+        self.durable.remove(&id);
         self.tell(Fact::Deleted { id });
     }
 
@@ -601,15 +762,43 @@ impl Host {
     }
 
     fn announce(&mut self, id: Id, change: &Change) -> Check {
+        let now = self.now;
         match change {
-            Change::Added => {
-                self.announced.insert(id, discriminant(&State::Created));
-            }
+            Change::Added => self.accounts.entry(id).or_default().announce(now, &State::Created),
             Change::State(state) => {
-                self.announced.insert(id, discriminant(state));
+                invariants::stop_has_the_grace_it_was_given(self, id, state)?;
+                self.accounts.entry(id).or_default().announce(now, state);
+            }
+            Change::Ready(ready) => {
+                invariants::post_start_before_ready(self, id, *ready)?;
+                self.accounts.entry(id).or_default().ready = *ready;
+            }
+            Change::Unhealthy(verdict) => {
+                invariants::never_restart_a_healthy_container(self, id, *verdict)?;
+                let grace = self.specs.get(&id).map(|spec| invariants::grace_after(spec, *verdict));
+                let account = self.accounts.entry(id).or_default();
+                account.unhealthy = true;
+                account.permit(now, grace.unwrap_or_default());
+            }
+            Change::Restarting { at, delay, .. } => {
+                invariants::restart_follows_an_end(self, id)?;
+                invariants::back_off_never_shorter_than_policy(self, id, *at, *delay)?;
+                self.accounts.entry(id).or_default().restarting = Some(*at);
+            }
+            Change::Held(hold) => {
+                let account = self.accounts.entry(id).or_default();
+                match hold {
+                    Hold::Requires { .. } => account.place = None,
+                    Hold::Starts => account.place = account.place.or(Some(now)),
+                    Hold::Restarts => {}
+                }
+            }
+            Change::GaveUp(why) => {
+                invariants::given_up_only_at_a_limit(self, id, *why)?;
+                self.accounts.entry(id).or_default().down = true;
             }
             Change::Removed => {
-                self.announced.remove(&id);
+                self.accounts.remove(&id);
                 invariants::removed_leaves_nothing(self, id)?;
                 self.specs.remove(&id);
             }
@@ -617,6 +806,9 @@ impl Host {
             | Change::Oom(_)
             | Change::Updated
             | Change::StartTimedOut(_)
+            | Change::Probe(_)
+            | Change::Status(_)
+            | Change::HookFailed { .. }
             | Change::PauseFailed { .. }
             | Change::StepFailed { .. }
             | Change::Retrying { .. } => {}
@@ -628,45 +820,85 @@ impl Host {
         if self.daemon.take().is_some() {
             self.tell_story(|| "the daemon is killed".to_owned());
             self.unsaved.clear();
-            self.announced.clear();
             let pause = self.chance.up_to(Duration::from_secs(30));
             self.schedule(pause, Event::DaemonStarts);
         }
     }
 
+    /// Nothing happens for a long time, and nobody can do anything in it; but the clock goes on.
+    fn sleep(&mut self) -> Check {
+        let slept = self.chance.up_to(LONGEST_SLEEP);
+        self.now = self.now + slept;
+        self.tell_story(|| format!("slept for {slept:?}"));
+        let agenda = std::mem::take(&mut self.agenda);
+        self.agenda = agenda.into_iter().map(|((at, place), what)| ((at + slept, place), what)).collect();
+        self.accounts.values_mut().for_each(|account| account.sleep(slept));
+        self.told_by.values_mut().for_each(|at| *at = *at + slept);
+        if let Some(daemon) = &mut self.daemon {
+            daemon.slept(self.now, slept);
+            self.carry_out(None)?;
+        }
+        Ok(())
+    }
+
+    /// Everything ends, and the clock begins anew.
+    fn reboot(&mut self) {
+        self.kill_daemon();
+        self.tell_story(|| "the host is started anew".to_owned());
+        self.runtime.reboot(self.stamp());
+        self.now = BOOT;
+        self.boot += 1;
+        self.agenda.clear();
+        self.told_by.clear();
+        self.places.clear();
+        if self.chance.percent(50) {
+            for (id, (saved, boot)) in std::mem::take(&mut self.durable) {
+                if let Some(stored) = self.store.get_mut(&id) {
+                    (stored.1, stored.2) = (saved, boot);
+                }
+            }
+        }
+        self.durable.clear();
+        self.accounts.values_mut().for_each(Account::reboot);
+        self.schedule(Duration::ZERO, Event::DaemonStarts);
+        let pause = self.chance.up_to(Duration::from_secs(60));
+        self.schedule(pause, Event::User);
+    }
+
     fn start_daemon(&mut self) -> Check {
         self.generation += 1;
         self.tell_story(|| "a new daemon".to_owned());
-        self.specs = self.store.iter().map(|(id, (spec, _))| (*id, spec.clone())).collect();
-        let mut daemon = Supervisor::new();
-        for (id, (spec, saved)) in &self.store {
+        self.specs = self.store.iter().map(|(id, (spec, ..))| (*id, spec.clone())).collect();
+        self.accounts.retain(|id, _| self.store.contains_key(id));
+        self.places.clear();
+        let mut daemon = Supervisor::new(self.limits);
+        let mut observations = BTreeMap::new();
+        for (id, (spec, saved, boot)) in &mut self.store {
             invariants::only_the_saved_run_is_alive(&self.runtime, *id, &saved.phase)?;
-            let observed = self.runtime.observe(*id, saved.phase.living_run(), self.stamp());
-            // A wish that was lost before it was durable is no reason any more.
-            match saved.phase {
-                Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } => {
-                    self.may_be_killed.insert(*id, kill_at);
-                }
-                Phase::Starting { .. } | Phase::Running { .. } => {
-                    self.may_be_killed.remove(id);
-                }
-                Phase::Created
-                | Phase::Killing { .. }
-                | Phase::CleaningUp { .. }
-                | Phase::Ended { .. }
-                | Phase::Removing => {}
+            let stamp = Stamp { boot: self.now, wall: nanos(self.age) };
+            let mut observed = self.runtime.observe(*id, saved.phase.living_run(), stamp);
+            if *boot != self.boot {
+                forget_times(saved);
+                observed = Observed::Rebooted { at: stamp };
             }
+            self.accounts.entry(*id).or_default().reopen(self.now, spec, saved, *boot != self.boot);
             daemon.adopt(self.now, *id, spec.clone(), saved.clone(), observed);
+            observations.insert(*id, observed);
             if self.told {
                 self.story.push_back(format!("    {id:?} {saved:?} {observed:?}"));
             }
         }
+        invariants::counters_survive_the_daemon(self, &daemon, &observations)?;
+        daemon.adopted(self.now);
+        for (id, first) in invariants::who_stops_first_after_adoption(self, &observations) {
+            self.accounts.entry(id).or_default().after = first;
+        }
         self.daemon = Some(daemon);
-        self.carry_out(false)
+        self.carry_out(None)
     }
 
     /// To the daemon that lives now; once or twice, at once or later.
-    fn tell(&mut self, fact: Fact) {
+    pub fn tell(&mut self, fact: Fact) {
         let delay = if self.chance.percent(self.temper.late) {
             self.chance.up_to(Duration::from_secs(30))
         } else {
@@ -691,7 +923,7 @@ impl Host {
         }
     }
 
-    fn schedule(&mut self, delay: Duration, event: Event) {
+    pub fn schedule(&mut self, delay: Duration, event: Event) {
         self.sequence += 1;
         // While there is no daemon, nobody listens.
         let generation = if self.daemon.is_some() { self.generation } else { 0 };
@@ -699,13 +931,13 @@ impl Host {
     }
 
     /// Up to `usual` seconds, or, in `percent` of the cases, up to `slow`.
-    fn delay(&mut self, usual: u64, percent: u64, slow: u64) -> Duration {
+    pub fn delay(&mut self, usual: u64, percent: u64, slow: u64) -> Duration {
         let longest = if self.chance.percent(percent) { slow } else { usual };
         self.chance.up_to(Duration::from_secs(longest))
     }
 
     fn stamp(&self) -> Stamp {
-        Stamp { boot: self.now, wall: self.now.0 }
+        Stamp { boot: self.now, wall: nanos(self.age) }
     }
 
     fn failure(&self, kind: FailureKind) -> Failure {
@@ -714,6 +946,9 @@ impl Host {
 
     fn tell_story(&mut self, line: impl FnOnce() -> String) {
         if self.told {
+            if self.story.is_empty() {
+                self.story.push_back(format!("{:?} {:?}", self.temper, self.limits));
+            }
             if self.story.len() == STORY {
                 self.story.pop_front();
             }
@@ -722,10 +957,43 @@ impl Host {
     }
 }
 
-impl Temper {
-    fn calm(&self) -> bool {
-        let Self { stalls, fails, repeats, late, loses, unsaved, kills_daemon } = *self;
-        stalls + fails + repeats + late + loses + unsaved + kills_daemon == 0
+fn nanos(age: Duration) -> u64 {
+    u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What the daemon does with what was saved in an earlier boot.
+fn forget_times(saved: &mut Saved) {
+    let forget = |time: &mut Time| *time = Time::default();
+    match &mut saved.phase {
+        Phase::Waiting { last, start_at, .. } => {
+            forget(start_at);
+            if let Some(last) = last {
+                forget_ending(&mut last.ending);
+            }
+        }
+        Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } => forget(kill_at),
+        Phase::CleaningUp { ending, .. } | Phase::Ended { ending, .. } | Phase::GivenUp { ending, .. } => {
+            forget_ending(ending);
+        }
+        Phase::Created
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Killing { .. }
+        | Phase::Removing => {}
+    }
+    if let Some(started) = &mut saved.started {
+        forget(&mut started.boot);
+    }
+    saved.restarts.decided_at.iter_mut().for_each(forget);
+    saved.restarts.recent.iter_mut().for_each(forget);
+    saved.restarts.limit_from.iter_mut().for_each(forget);
+    saved.vitals.ready_since.iter_mut().for_each(forget);
+}
+
+fn forget_ending(ending: &mut wharf_supervisor::Ending) {
+    match ending {
+        wharf_supervisor::Ending::Exited(exit) => exit.at.boot = Time::default(),
+        wharf_supervisor::Ending::Failed(failure) => failure.at.boot = Time::default(),
     }
 }
 

@@ -16,10 +16,20 @@ pub(super) struct Real {
     /// A cgroup, directories, mounts.
     pub remains: bool,
     pub frozen: bool,
-    /// Does not mind the stop signal.
-    pub stubborn: bool,
+    pub nature: Nature,
     /// Waits for the end of the frost.
     pub signalled: bool,
+}
+
+/// What kind of program it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Nature {
+    /// Does not mind the stop signal.
+    pub stubborn: bool,
+    /// How many of a hundred probes fail.
+    pub illness: u64,
+    /// Forgets to feed its watchdog so often.
+    pub forgetful: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +47,7 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    pub fn of(&self, id: Id) -> impl Iterator<Item = (Run, &Real)> {
+    pub fn of(&self, id: Id) -> impl DoubleEndedIterator<Item = (Run, &Real)> {
         self.runs.range((id, Run(0))..=(id, Run(u64::MAX))).map(|((_, run), real)| (*run, real))
     }
 
@@ -45,7 +55,12 @@ impl Runtime {
         self.runs.get_mut(&(id, run))
     }
 
-    pub fn begin(&mut self, id: Id, run: Run, stubborn: bool) {
+    /// One that can do something.
+    pub fn awake(&mut self, id: Id, run: Run) -> Option<&mut Real> {
+        self.get(id, run).filter(|real| real.life == Life::Alive && !real.frozen)
+    }
+
+    pub fn begin(&mut self, id: Id, run: Run, nature: Nature) {
         let real = Real {
             life: Life::Making,
             started: None,
@@ -53,7 +68,7 @@ impl Runtime {
             record: false,
             remains: true,
             frozen: false,
-            stubborn,
+            nature,
             signalled: false,
         };
         self.runs.insert((id, run), real);
@@ -61,6 +76,17 @@ impl Runtime {
 
     pub fn living(&self, id: Id) -> usize {
         self.of(id).filter(|(_, real)| real.life != Life::Over).count()
+    }
+
+    /// The host goes down: nothing lives, and what was kept in memory is lost.
+    pub fn reboot(&mut self, now: Stamp) {
+        for real in self.runs.values_mut() {
+            if real.life == Life::Alive {
+                real.exit = Some(Exit { status: ExitStatus::Unknown, oom_killed: false, at: now });
+            }
+            real.life = Life::Over;
+            real.record = false;
+        }
     }
 
     /// What a new daemon finds of a run.
