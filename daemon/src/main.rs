@@ -13,6 +13,8 @@ mod events;
 mod ids;
 mod logs;
 mod metrics;
+#[allow(dead_code, reason = "no container is offered its socket yet")]
+mod notify;
 mod paths;
 mod probe;
 mod processes;
