@@ -163,7 +163,7 @@ pub struct Healthcheck {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Lifecycle {
-    /// Carried out when the run has started; if it fails, the run is ended.
+    /// Carried out when the run has started, in at most 120 seconds; if it fails, the run is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_start: Option<Hook>,
     /// Carried out before the stop signal; its time is part of the grace.
@@ -190,7 +190,7 @@ pub struct Hook {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Sleep {
-    /// At least 0; before a stop at most `stopTimeout`.
+    /// At least 0; after the start at most 120, before a stop at most `stopTimeout`.
     pub seconds: f64,
 }
 

@@ -10,6 +10,8 @@ use wharf_supervisor as core;
 use wharf_supervisor::ProbeKind;
 
 const YEAR: f64 = 31_536_000.0;
+/// The core gives a postStart hook no more.
+const LONGEST_POST_START: Duration = Duration::from_secs(120);
 
 /// How each probe and hook of a container is carried out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,13 +70,12 @@ pub fn probes(
         let reader = Reader { path: format!("lifecycle.{name}"), env: &env };
         hook.as_ref().map(|hook| reader.hook(hook, longest)).transpose()
     };
-    let year = Duration::from_secs_f64(YEAR);
     let handlers = Handlers {
         startup: ask_startup,
         liveness: ask_liveness,
         readiness: ask_readiness,
         health: ask_health,
-        post_start: hook("postStart", &spec.lifecycle.post_start, year)?,
+        post_start: hook("postStart", &spec.lifecycle.post_start, LONGEST_POST_START)?,
         pre_stop: hook("preStop", &spec.lifecycle.pre_stop, grace)?,
     };
     let restarts = match spec.restart.policy {
@@ -217,7 +218,10 @@ impl Reader<'_> {
         if duration > longest {
             return Err(invalid(
                 &field,
-                &format!("must be less than or equal to stopTimeout ({})", longest.as_secs_f64()),
+                &format!(
+                    "must be less than or equal to {} (the time that this hook has)",
+                    longest.as_secs_f64()
+                ),
             ));
         }
         Ok(Handler::Sleep { duration })
@@ -418,7 +422,7 @@ mod tests {
         let hook = |hook: &str| read(&format!(r#"{{"lifecycle": {{"preStop": {hook}}}}}"#)).expect_err(hook);
         assert_eq!(
             hook(r#"{"sleep": {"seconds": 11}}"#),
-            "lifecycle.preStop.sleep.seconds: must be less than or equal to stopTimeout (10)"
+            "lifecycle.preStop.sleep.seconds: must be less than or equal to 10 (the time that this hook has)"
         );
         assert_eq!(
             hook(r#"{"sleep": {"seconds": -1}}"#),
