@@ -4,7 +4,6 @@
 use crate::connection::Client;
 use crate::output;
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +11,12 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-use wharf_bus::names::CONTAINER_INTERFACE;
-use wharf_bus::types::RemoveOptions;
 
 /// A cold start on a slow machine takes some seconds; the embedded image is written to the store.
 const START: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
-const CGROUP_ATTEMPTS: u32 = 100;
-/// It has nothing left to do but to end its forge.
-const END: Duration = Duration::from_secs(10);
+/// It has to remove the container and its own files.
+const END: Duration = Duration::from_secs(20);
 
 /// Ids of standalone instances: below those of the installed daemon (0x7000_0000), above what hands out ids by
 /// the ten thousand. One range each, by pid: two that run at once differ unless their pids do by a multiple of 4096.
@@ -68,8 +64,9 @@ impl Standalone {
             .arg(&directories.runtime)
             .arg("--config")
             .arg(&config)
-            .arg("--end-forge")
-            .stdin(Stdio::null())
+            // It ends with us, however we end: then the kernel closes the other end of its standard input.
+            .arg("--ephemeral")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)
             // Not in the terminal's foreground group: ctrl-c is for the container.
@@ -111,35 +108,23 @@ impl Standalone {
 
     /// End it, and the container if it is still there.
     pub async fn finish(mut self) -> anyhow::Result<()> {
-        if self.socket.exists()
-            && let Err(error) = self.remove_containers().await
-        {
-            output::say(&format!("ending the private wharfd: {}", crate::failure::message(&error)));
+        if self.daemon.id().is_none() {
+            // It could not start; that has been said.
+            return Ok(());
         }
-        // None if it has ended, and was waited for, already.
-        if let Some(pid) = self.daemon.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            // Our own child that nobody has waited for yet: the number is still its own.
-            kill_process(pid, Signal::TERM).context("ending the private wharfd")?;
-        }
-        if timeout(END, self.daemon.wait()).await.is_err() {
-            output::say(&format!("the private wharfd did not end within {} s and is killed", END.as_secs()));
-            self.daemon.kill().await.context("killing the private wharfd")?;
-        }
-        remove_cgroups(Path::new("/sys/fs/cgroup"));
-        Ok(())
-    }
-
-    async fn remove_containers(&self) -> anyhow::Result<()> {
-        let client = Client::connect(&self.socket).await?;
-        for (path, interfaces) in client.objects().await? {
-            if !interfaces.contains_key(CONTAINER_INTERFACE) {
-                continue;
+        drop(self.daemon.stdin.take());
+        match timeout(END, self.daemon.wait()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => {
+                output::say(&format!("the private wharfd has failed ({status}){}", self.last_words()));
             }
-            match client.container_at(path).await?.remove(RemoveOptions { force: true }).await {
-                Ok(()) => {}
-                // With --rm it goes by itself.
-                Err(error) if crate::failure::is_gone(&error) => {}
-                Err(error) => return Err(error.into()),
+            Ok(Err(error)) => return Err(error).context("waiting for wharfd"),
+            Err(_) => {
+                output::say(&format!(
+                    "the private wharfd did not end within {} s and is killed",
+                    END.as_secs()
+                ));
+                self.daemon.kill().await.context("killing the private wharfd")?;
             }
         }
         Ok(())
@@ -168,7 +153,10 @@ impl Directories {
 impl Drop for Directories {
     fn drop(&mut self) {
         for directory in [&self.runtime, &self.state] {
-            if let Err(error) = std::fs::remove_dir_all(directory) {
+            // As a rule wharfd has removed them itself.
+            if let Err(error) = std::fs::remove_dir_all(directory)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 output::say(&format!("{} is left behind: {error}", directory.display()));
             }
         }
@@ -178,43 +166,6 @@ impl Drop for Directories {
 /// Of its directories and its cgroup.
 fn name() -> String {
     format!("wharf-standalone-{}", std::process::id())
-}
-
-/// The cgroup that its containers were in, in each hierarchy; empty by now. A kernel that still counts a dead
-/// process there needs a moment.
-fn remove_cgroups(mounts: &Path) {
-    let hierarchies = std::fs::read_dir(mounts).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([mounts.to_owned()]) {
-        let cgroup = hierarchy.join(name());
-        // Controllers that are mounted together have a second name: a symbolic link, done already.
-        if !cgroup.is_dir() {
-            continue;
-        }
-        if let Err(error) = remove_tree(&cgroup) {
-            output::say(&format!("the cgroup {} is left behind: {error}", cgroup.display()));
-        }
-    }
-}
-
-/// Files of a cgroup cannot be removed, and need not be.
-fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(cgroup)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    let mut left = CGROUP_ATTEMPTS;
-    loop {
-        match std::fs::remove_dir(cgroup) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && left > 0 => {
-                left -= 1;
-                std::thread::sleep(LOOK);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            result => return result,
-        }
-    }
 }
 
 /// A new directory for us alone, in the first of these places that takes it.

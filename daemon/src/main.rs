@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod definition;
 mod driver;
+mod ephemeral;
 mod events;
 mod ids;
 mod logs;
@@ -56,6 +57,10 @@ struct Arguments {
     /// When ending, end the forge as well; for an instance that nobody comes back to
     #[arg(long)]
     end_forge: bool,
+    /// For one client: end as soon as standard input does, and leave nothing behind, neither containers nor the forge
+    /// nor these directories
+    #[arg(long)]
+    ephemeral: bool,
 }
 
 fn main() -> ExitCode {
@@ -173,11 +178,19 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "nobody waits for our readiness");
     }
-    tokio::select! {
-        _ = stop.recv() => tracing::info!("ending (SIGTERM); containers go on"),
-        _ = interrupt.recv() => tracing::info!("ending (SIGINT); containers go on"),
+    let reason = tokio::select! {
+        _ = stop.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        reason = ephemeral::client_gone(), if arguments.ephemeral => reason,
         ended = tasks.join_next() => anyhow::bail!("a part of wharfd has ended: {ended:?}"),
+    };
+    if arguments.ephemeral {
+        tracing::info!(reason, "ending, and containers with it");
+        // Even if something is left of the first, the rest goes.
+        let emptied = ephemeral::empty(&api, &forge, &paths).await;
+        return emptied.and(end_forge(&forge)).and(ephemeral::remove_directories(&paths));
     }
+    tracing::info!(reason, "ending; containers go on");
     if arguments.end_forge {
         end_forge(&forge)?;
     }
@@ -201,12 +214,19 @@ fn install_init(runtime: &std::path::Path) -> anyhow::Result<PathBuf> {
 }
 
 fn end_forge(forge: &wharf_oci::forge::Forge) -> anyhow::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    /// Seconds.
+    const FORGE_END: i64 = 5;
     let (_, pid) = forge.hello().context("asking the forge who it is")?;
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the forge's pid")?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("the forge's pidfd")?;
     // It has answered under this pid after the pidfd was opened, so the pidfd is not a stranger's.
     let (_, again) = forge.hello().context("asking the forge who it is")?;
     anyhow::ensure!(i32::try_from(again).ok() == Some(pid.as_raw_nonzero().get()), "the forge has changed");
-    pidfd_send_signal(&pidfd, Signal::TERM).context("ending the forge")
+    pidfd_send_signal(&pidfd, Signal::TERM).context("ending the forge")?;
+    // Who comes after us should find its directory unused. It has nothing to finish.
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut ended, Some(&Timespec { tv_sec: FORGE_END, tv_nsec: 0 })).context("waiting for the forge's end")?;
+    Ok(())
 }

@@ -323,3 +323,28 @@ fn standalone_run_brings_its_own_daemon_and_leaves_none() {
     assert!(!output.stdout.is_empty());
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing is left in its directory");
 }
+
+#[test]
+fn standalone_daemon_ends_with_a_ctl_that_is_killed() {
+    let wharf = Wharf::shared();
+    let mut tool = wharf_tests::e2e::Tool::new(wharf_tests::e2e::binary("ctl"));
+    tool.command()
+        .args(["run", "--standalone", "wharf/demo", "hang"])
+        .env("WHARF_TEST_RUN", wharf.name())
+        .env_remove("WHARF_SOCKET");
+    let mut ctl = tool.spawn();
+    let name = format!("wharf-standalone-{}", ctl.child().id());
+    let runtime = std::path::Path::new("/run").join(&name);
+    let cgroups = || {
+        let arguments = ["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{name}/*")];
+        wharf_tests::e2e::Tool::with("find", arguments).output().stdout
+    };
+    eventually(30, "the container runs", || !cgroups().is_empty());
+    ctl.signal(Signal::SIGKILL);
+    assert_eq!(ctl.finish().status, 128 + 9);
+    eventually(30, "its directories go", || {
+        !runtime.exists() && !std::path::Path::new("/var/lib").join(format!("{name}-state")).exists()
+    });
+    let processes = wharf_tests::e2e::Tool::with("pgrep", ["-f", &name]).output().stdout;
+    assert_eq!((cgroups(), processes), (String::new(), String::new()), "nothing outlives it");
+}
