@@ -16,8 +16,8 @@ use crate::ids::{self, RANGE_SIZE};
 use crate::probe::{Handler, Outcome};
 use crate::runtime::{Asked, Found, Runtime, Start, Stdio};
 use crate::saved::Saved;
-use crate::supervision::probe::Handlers;
 use crate::store::{Change, Durable, Record, Store};
+use crate::supervision::probe::Handlers;
 use crate::view::{View, Views};
 use anyhow::Context;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -367,8 +367,10 @@ impl Driver {
         self.supervisor.command(now, command).map_err(refused)?;
         self.taken.extend(first_id);
         let definition = Arc::new(definition);
-        self.held
-            .insert(id, Held { definition, handlers, first_id, stdio, update: None, oom_killed: false, logged: "" });
+        self.held.insert(
+            id,
+            Held { definition, handlers, first_id, stdio, update: None, oom_killed: false, logged: "" },
+        );
         Ok(())
     }
 
@@ -536,7 +538,9 @@ impl Driver {
                 self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, run, limits).await) });
             }
             Effect::Probe { id, run, kind, timeout } => {
-                let Some(asked) = self.asked(id, run, timeout, |handlers| handlers.of(kind).cloned()) else { return };
+                let Some(asked) = self.asked(id, run, timeout, |handlers| handlers.of(kind).cloned()) else {
+                    return;
+                };
                 // A HEALTHCHECK expects the image's working directory, a probe of Kubernetes `/`.
                 let at_home = kind == core::ProbeKind::Health;
                 self.work(async move {
@@ -624,12 +628,16 @@ impl Driver {
             core::Change::Goal(goal) => tracing::debug!(container = %name, goal = goal.name(), "goal"),
             core::Change::State(state) => {
                 // Several states have one name: who has exited is cleaned up after. An operator sees the name.
-                if held.logged == state.name() {
+                // Almost always the next one follows at once; if not, `Held` or `Restarting` is in the log.
+                let passing = matches!(state, State::Waiting { .. });
+                if passing || held.logged == state.name() {
                     tracing::debug!(container = %name, ?state, "state");
                 } else {
                     tracing::info!(container = %name, state = state.name(), "state");
                 }
-                held.logged = state.name();
+                if !passing {
+                    held.logged = state.name();
+                }
                 self.announce_state(id, state);
             }
             core::Change::Oom(run) => {

@@ -1,5 +1,6 @@
 //! `ctl stop`: end containers in order.
 
+use crate::connection::Client;
 use crate::quantity;
 use crate::several::Containers;
 use clap::Args;
@@ -8,12 +9,13 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Sends the stop signal, waits, then kills what is left. Returns when it has ended; one that does not run is no \
-error.
+error. With --all, containers that require others stop before these.
 
 Examples:
   ctl stop web db
   ctl stop -t 0 web        at once
-  ctl stop -t 1m web";
+  ctl stop -t 1m web
+  ctl stop --all";
 
 /// Stop containers: stop signal, grace period, kill
 #[derive(Debug, Args)]
@@ -21,15 +23,29 @@ Examples:
 pub struct Arguments {
     #[command(flatten)]
     grace: Grace,
-    #[command(flatten)]
-    containers: Containers,
+    /// Stop every container
+    #[arg(short, long)]
+    all: bool,
+    /// Name, id, or unique beginning of an id
+    #[arg(
+        id = "containers",
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "CONTAINER"
+    )]
+    names: Vec<String>,
 }
 
 impl Arguments {
     /// Carry it out.
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let timeout = self.grace.milliseconds();
-        self.containers.for_each(socket, move |container| async move { container.stop(timeout).await }).await
+        if self.all {
+            Client::connect(socket).await?.manager().await?.stop_all(timeout).await?;
+            return Ok(0);
+        }
+        let containers = Containers { names: self.names };
+        containers.for_each(socket, move |container| async move { container.stop(timeout).await }).await
     }
 }
 

@@ -280,8 +280,16 @@ fn requirements_order_starts_and_stops() {
     db.exec(["touch", "/tmp/ready"]);
     eventually(10, "web runs", || web.state() == "running");
 
-    let refused = wharf.output(["rm", "-f", "db", "nobody"]);
-    assert_ne!(refused.status, 0);
+    wharf.ok(["stop", "--all"]);
+    let order: Vec<String> = wharf
+        .ok(["events", "--no-stream", "--filter", "kind=exited", "--format", "{{.Name}}"])
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(order, ["web", "db"], "those that require others stop first");
+
+    let refused = wharf.output(["rm", "db"]);
+    assert!(refused.stderr.contains("required by web"), "{}", refused.stderr);
     let refused = wharf.output(["run", "-d", "--requires", "nobody", wharf.busybox(), "true"]);
     assert!(refused.stderr.contains("there is no container nobody"), "{}", refused.stderr);
 }
@@ -341,9 +349,8 @@ fn hooks_run_before_ready_and_before_the_stop_signal() {
 fn mistakes_are_named_with_their_range() {
     let wharf = Wharf::shared();
     for (arguments, words) in [
-        (&["--liveness", "http://:8080/", "--liveness-successes", "2"][..], "successThreshold: must be 1"),
-        (&["--readiness", "http://:8080/", "--readiness-grace", "5s"][..], "terminationGracePeriodSeconds"),
-        (&["--liveness", "http://:0/"][..], "between 1 and 65535"),
+        (&["--liveness", "grpc://:70000"][..], "a number from 1 to 65535"),
+        (&["--liveness", "http://:0/"][..], "1 to 65535"),
         (&["--liveness", "http://:8080/", "--liveness-period", "0s"][..], "periodSeconds"),
         (&["--restart", "always", "--restart-factor", "0.5"][..], "factor"),
         (&["--restart", "always", "--restart-delay", "10s", "--restart-max-delay", "1s"][..], "max"),
