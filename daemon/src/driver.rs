@@ -176,6 +176,9 @@ impl Driver {
                     let runtime = self.runtime.clone();
                     observations.spawn(async move {
                         let (observed, living) = runtime.observe(id, saved.phase.living_run()).await;
+                        if !same_boot && let Err(error) = runtime.forget_records(id, saved.phase.living_run()) {
+                            tracing::error!(container = %spec.name, error = %format!("{error:#}"), "old exit records, ignoring");
+                        }
                         let observed = match observed {
                             Observed::Nothing { at } if !same_boot => Observed::Rebooted { at },
                             other => other,
@@ -493,15 +496,41 @@ impl Driver {
         }
     }
 
-    /// What of a container has to survive a power cut? Not that a run lives, since it does not survive one; and of
-    /// a container that is removed with its run, only that it must be.
+    /// What of a container has to survive a power cut? Not that a run lives, since it does not survive one; of a
+    /// container that is removed with its run, only that it must be; and not how the policy got from one run to the next,
+    /// since it is to be started again anyway.
     fn needed(&self, id: Id, saved: &core::Saved) -> Durable {
         let removed = self.held.get(&id).is_some_and(|held| held.definition.spec.remove);
         let lives = matches!(saved.phase, core::Phase::Running { .. });
-        if !self.new.contains_key(&id) && (removed || lives) {
+        if !self.new.contains_key(&id) && (removed || lives || self.is_between_runs(id, saved)) {
             return Durable::AfterCrash;
         }
         Durable::AfterPowerCut
+    }
+
+    /// Is the next run, or the decision about it, the restart policy's? That there is none is another phase.
+    fn is_between_runs(&self, id: Id, saved: &core::Saved) -> bool {
+        if !matches!(saved.goal, core::Goal::Up { .. }) {
+            return false;
+        }
+        match &saved.phase {
+            core::Phase::CleaningUp { .. } => self
+                .supervisor
+                .container(id)
+                .is_some_and(|container| container.spec().restart.ever_restarts()),
+            core::Phase::Waiting { wait: Wait::BackOff { .. }, .. } => true,
+            // By hand, the count begins anew.
+            core::Phase::Starting { .. } => saved.restarts.count > 0,
+            core::Phase::Waiting { wait: Wait::Asked, .. }
+            | core::Phase::Created
+            | core::Phase::Canceling { .. }
+            | core::Phase::Running { .. }
+            | core::Phase::Stopping { .. }
+            | core::Phase::Killing { .. }
+            | core::Phase::Ended { .. }
+            | core::Phase::GivenUp { .. }
+            | core::Phase::Removing => false,
+        }
     }
 
     fn effect(&mut self, effect: Effect, unwritten: Option<&str>) {

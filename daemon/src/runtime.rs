@@ -169,7 +169,9 @@ impl Runtime {
             Ok(means) => means,
             Err(error) => return Some(Outcome::Unknown(error)),
         };
+        let begin = Instant::now();
         let outcome = probe::carry_out(&means, &asked.handler, asked.timeout).await;
+        tracing::trace!(container = ?asked.id, micros = begin.elapsed().as_micros(), "asked");
         // What it found then may be the end of the run.
         self.live(asked.id).filter(|live| live.run == asked.run).map(|_| outcome)
     }
@@ -522,6 +524,12 @@ impl Runtime {
         Ok(())
     }
 
+    /// After a power cut the store may know less than the disk: runs that are to begin again must not find the records of
+    /// those that bore their numbers. `but` is the one that the store knows to have lived.
+    pub fn forget_records(&self, id: Id, but: Option<Run>) -> anyhow::Result<()> {
+        remove_records(&self.paths.container(id), but)
+    }
+
     /// After a restart of wharfd: what became of the run that was saved?
     pub async fn observe(&self, id: Id, run: Option<Run>) -> (Observed, Option<Found>) {
         let nothing = (Observed::Nothing { at: clock::stamp() }, None);
@@ -687,6 +695,25 @@ fn is_frozen(cgroup: &str) -> bool {
         || says(mode.directory("freezer", cgroup), "freezer.state", &["FROZEN", "FREEZING"])
 }
 
+/// The exit records of all runs but this one.
+fn remove_records(directory: &Path, but: Option<Run>) -> anyhow::Result<()> {
+    let kept = but.map(|run| ExitRecord::file_name(run.0));
+    let entries = match std::fs::read_dir(directory) {
+        // It has never run.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("reading {}", directory.display()))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("reading {}", directory.display()))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with("exit.") && kept.as_ref() != Some(&name) {
+            let path = entry.path();
+            gone(std::fs::remove_file(&path)).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -710,4 +737,30 @@ fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
 /// Remove a directory of ours with all that containers have put in it. `remove_dir_all` follows no symbolic link.
 pub fn remove_tree(path: &Path) -> anyhow::Result<()> {
     gone(std::fs::remove_dir_all(path)).with_context(|| format!("removing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_forgotten_runs_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["exit.4", "exit.5", "exit.6", "exit.7.new", "log"] {
+            std::fs::write(directory.path().join(name), "").expect("a file");
+        }
+        let left = || {
+            let entries = std::fs::read_dir(directory.path()).expect("listed");
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.expect("listed").file_name().into_string().expect("text"))
+                .collect();
+            names.sort();
+            names
+        };
+        remove_records(directory.path(), Some(Run(5))).expect("removed");
+        assert_eq!(left(), ["exit.5", "log"]);
+        remove_records(directory.path(), None).expect("removed");
+        assert_eq!(left(), ["log"]);
+        remove_records(&directory.path().join("none"), None).expect("nothing to remove");
+    }
 }
