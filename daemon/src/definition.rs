@@ -15,7 +15,8 @@ use wharf_oci::image::{Image, NotFound, Store};
 use wharf_supervisor as core;
 use wharf_supervisor::Id;
 
-/// The format of what is written down.
+/// The format of what is written down. It changes when an older wharfd would misunderstand it; a field of the document
+/// that it does not know is an error to it anyhow.
 const VERSION: u32 = 1;
 
 /// Docker's grace period, which its users expect.
@@ -108,11 +109,18 @@ impl Definition {
 
     /// As it was written down.
     pub fn parse(json: &str) -> anyhow::Result<Self> {
-        let definition: Self = serde_json::from_str(json).context("the container's definition")?;
-        if definition.version > VERSION {
-            anyhow::bail!("the definition is of a later wharfd (version {})", definition.version);
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
         }
-        Ok(definition)
+        // First of all, since what follows may look like damage otherwise.
+        let Head { version } = serde_json::from_str(json).context("its definition")?;
+        if version > VERSION {
+            anyhow::bail!(
+                "its definition is of a later wharfd (version {version}, known up to {VERSION}): install that again"
+            );
+        }
+        serde_json::from_str(json).context("its definition")
     }
 
     /// As it is to be written down.

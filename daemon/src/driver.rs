@@ -10,6 +10,7 @@
 
 use crate::clock;
 use crate::config::{self, Ids};
+use crate::damaged::Damaged;
 use crate::definition::Definition;
 use crate::events::Events;
 use crate::ids::{self, RANGE_SIZE};
@@ -19,7 +20,7 @@ use crate::saved::Saved;
 use crate::store::{Change, Durable, Record, Store};
 use crate::supervision::probe::Handlers;
 use crate::view::{View, Views};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,8 @@ enum Done {
     Deleted(Id, anyhow::Result<()>),
     /// Limits are in force, or not.
     Limited(Id, anyhow::Result<()>),
+    /// All that a damaged container had is gone, or not; and who waits for that.
+    Cleared(Id, Reply, anyhow::Result<()>),
 }
 
 /// The loop and what belongs to it alone.
@@ -118,6 +121,7 @@ pub struct Driver {
     taken: BTreeSet<u32>,
     bound: usize,
     held: HashMap<Id, Held>,
+    damaged: HashMap<Id, Damaged>,
     runtime: Arc<Runtime>,
     views: Arc<Views>,
     events: Arc<Events>,
@@ -148,6 +152,7 @@ impl Driver {
             taken,
             bound: limits.containers,
             held: HashMap::new(),
+            damaged: HashMap::new(),
             runtime,
             views,
             events,
@@ -165,12 +170,11 @@ impl Driver {
         let mut observations = JoinSet::new();
         let mut ids = HashSet::new();
         let mut runs = HashSet::new();
-        let mut damaged = Vec::new();
+        let mut spared = HashSet::new();
+        let mut nameless = false;
         for record in records {
-            let name = record.name.clone();
             ids.insert(record.id.clone());
-            let container = record.id.clone();
-            match understood(record) {
+            match understood(&record) {
                 Ok(Understood { id, definition, spec, saved, same_boot, first_id }) => {
                     runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
@@ -186,22 +190,29 @@ impl Driver {
                 // One damaged record must not keep the others from being looked after.
                 Err(error) => {
                     tracing::error!(
-                        container = %name,
+                        container = %record.name,
+                        id = %record.id,
                         error = %format!("{error:#}"),
                         "what was saved of a container cannot be used, leaving it alone"
                     );
-                    damaged.push(container);
+                    match record.id.parse::<Id>() {
+                        Ok(id) => {
+                            spared.insert(record.id.clone());
+                            self.damaged.insert(id, Damaged::new(id, record, &error));
+                        }
+                        Err(_) => nameless = true,
+                    }
                 }
             }
         }
-        if damaged.is_empty() {
+        if nameless {
+            tracing::warn!("nothing is swept away: it is unclear whose it is");
+        } else {
             let runtime = self.runtime.clone();
-            let swept = tokio::task::spawn_blocking(move || runtime.sweep(&ids, &runs)).await?;
+            let swept = tokio::task::spawn_blocking(move || runtime.sweep(&ids, &runs, &spared)).await?;
             if let Err(error) = swept {
                 tracing::warn!(error = %format!("{error:#}"), "something that nobody owns is left, ignoring");
             }
-        } else {
-            tracing::warn!(?damaged, "nothing is swept away while it is unclear what belongs to these");
         }
         let mut found = Vec::new();
         while let Some(observed) = observations.join_next().await {
@@ -228,6 +239,9 @@ impl Driver {
         let all: Vec<Id> = self.held.keys().copied().collect();
         for id in all {
             self.publish(id);
+        }
+        for damaged in self.damaged.values() {
+            self.views.publish(damaged.view(&self.runtime.paths));
         }
         Ok(())
     }
@@ -302,6 +316,16 @@ impl Driver {
             granted.push((reply, accepted.map(|accepted| Granted { accepted, run: None })));
             return;
         };
+        if let Some(damaged) = self.damaged.get(&id) {
+            match damaged.check(&command) {
+                Ok(()) => {
+                    let runtime = self.runtime.clone();
+                    self.tasks.spawn(async move { Done::Cleared(id, reply, runtime.clear(id).await) });
+                }
+                Err(error) => granted.push((reply, Err(error))),
+            }
+            return;
+        }
         let accepted = match (&command, with) {
             (Command::Create { .. } | Command::Run { .. }, With::Definition(definition, stdio)) => {
                 match self.create(now, id, command, *definition, stdio) {
@@ -348,10 +372,16 @@ impl Driver {
         definition: Definition,
         stdio: Option<Stdio>,
     ) -> Result<(), Error> {
-        if self.held.len() >= self.bound {
+        if self.held.len() + self.damaged.len() >= self.bound {
             return Err(Error::LimitReached(format!(
                 "there are {} containers already; remove some, or raise limits.containers in wharf.toml",
                 self.bound
+            )));
+        }
+        let name = definition.spec.name.as_deref().unwrap_or_default();
+        if self.damaged.values().any(|damaged| damaged.name() == name) {
+            return Err(Error::NameTaken(format!(
+                "the name {name} belongs to a damaged container; `ctl rm -f {name}` removes it"
             )));
         }
         let first_id = match definition.private_ids {
@@ -409,8 +439,28 @@ impl Driver {
                     let _ = update.reply.send(Err(Error::Failed(format!("{error:#}"))));
                 }
             }
+            Ok(Done::Cleared(id, reply, cleared)) => {
+                let answer = self.cleared(id, cleared).map_err(|error| Error::Failed(format!("{error:#}")));
+                let _ = reply.send(answer.map(|()| Granted { accepted: Accepted::Underway, run: None }));
+            }
             Err(error) => tracing::error!(%error, "a task of the driver ended badly"),
         }
+    }
+
+    /// A damaged container has nothing any more: now its record may go.
+    fn cleared(&mut self, id: Id, cleared: anyhow::Result<()>) -> anyhow::Result<()> {
+        cleared?;
+        self.store.commit(&[Change::Delete { id: id.to_string() }], Durable::AfterPowerCut)?;
+        // Somebody else may have wanted the same.
+        if let Some(damaged) = self.damaged.remove(&id) {
+            if let Some(first) = damaged.first_id() {
+                self.taken.remove(&first);
+            }
+            tracing::info!(container = %damaged.name(), "removed");
+            self.events.add("removed", &id.to_string(), damaged.name(), &[]);
+            self.views.remove(&id.to_string());
+        }
+        Ok(())
     }
 
     /// Effects until there are none: those of facts that arise here come after those that were there before.
@@ -873,11 +923,18 @@ struct Understood {
     first_id: Option<u32>,
 }
 
-fn understood(record: Record) -> anyhow::Result<Understood> {
+fn understood(record: &Record) -> anyhow::Result<Understood> {
     let id: Id = record.id.parse()?;
     let definition = Definition::parse(&record.definition)?;
     let spec = definition.core()?;
-    let saved: Saved = serde_json::from_str(&record.saved).context("the container's saved state")?;
+    // Two places for one thing: if they differ, one of them was damaged.
+    if spec.name.as_str() != record.name {
+        bail!("its definition is that of a container called {}", spec.name);
+    }
+    if definition.private_ids != record.first_id.is_some() {
+        bail!("its definition and its range of ids do not fit together");
+    }
+    let saved = Saved::parse(&record.saved)?;
     let same_boot = saved.is_of_this_boot();
     Ok(Understood { id, definition, spec, saved: saved.restore()?, same_boot, first_id: record.first_id })
 }

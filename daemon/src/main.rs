@@ -7,6 +7,7 @@ mod api;
 mod bus;
 mod clock;
 mod config;
+mod damaged;
 mod definition;
 mod driver;
 mod ephemeral;
@@ -129,8 +130,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     };
     paths.prepare()?;
     // First of all: its lock says that no other wharfd uses these directories.
-    let store = store::Store::open(&paths.database())
-        .context("the state (is another wharfd running with this --state-dir?)")?;
+    let store = store::Store::open(&paths.database(), &paths.containers())?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 

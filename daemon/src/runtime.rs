@@ -500,19 +500,17 @@ impl Runtime {
     }
 
     /// Remove what no definition owns: runs that are not in `runs`, files of containers that are not in `ids`. What an
-    /// earlier wharfd began when it was killed ends here.
-    pub fn sweep(&self, ids: &HashSet<String>, runs: &HashSet<String>) -> anyhow::Result<()> {
-        let cgroups = stats::CgroupMode::current().directories(&self.paths.cgroup_root).unwrap_or_default();
-        let mut found: HashSet<String> = names(&self.paths.runtime.join("containers"))?.into_iter().collect();
-        for directory in cgroups {
-            let is_run = |name: &String| name.split_once('.').is_some_and(|(id, _)| id.parse::<Id>().is_ok());
-            found.extend(names(&directory).unwrap_or_default().into_iter().filter(is_run));
-        }
-        for run in found.difference(runs) {
+    /// earlier wharfd began when it was killed ends here. All runs of those in `spared` stay.
+    pub fn sweep(
+        &self,
+        ids: &HashSet<String>,
+        runs: &HashSet<String>,
+        spared: &HashSet<String>,
+    ) -> anyhow::Result<()> {
+        let is_spared = |run: &String| run.split_once('.').is_some_and(|(id, _)| spared.contains(id));
+        for run in self.runs()?.difference(runs).filter(|run| !is_spared(run)) {
             tracing::info!(%run, "a run that nobody owns, removing it");
-            let cgroup = format!("{}/{run}", self.paths.cgroup_root);
-            self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
-            remove_tree(&self.paths.runtime.join("containers").join(run))?;
+            self.remove_run(run)?;
         }
         let containers = self.paths.state.join("containers");
         for id in names(&containers)?.iter().filter(|id| !ids.contains(*id)) {
@@ -520,6 +518,35 @@ impl Runtime {
             remove_tree(&containers.join(id))?;
         }
         Ok(())
+    }
+
+    /// End and remove all that a container has, whatever it is.
+    pub async fn clear(self: Arc<Self>, id: Id) -> anyhow::Result<()> {
+        let cleared = tokio::task::spawn_blocking(move || {
+            let own = format!("{id}.");
+            for run in self.runs()?.iter().filter(|run| run.starts_with(&own)) {
+                self.remove_run(run)?;
+            }
+            remove_tree(&self.paths.container(id))
+        });
+        cleared.await?
+    }
+
+    /// Every run that has a cgroup or a directory, as ID.RUN.
+    fn runs(&self) -> anyhow::Result<HashSet<String>> {
+        let cgroups = stats::CgroupMode::current().directories(&self.paths.cgroup_root).unwrap_or_default();
+        let mut found: HashSet<String> = names(&self.paths.runtime.join("containers"))?.into_iter().collect();
+        for directory in cgroups {
+            let is_run = |name: &String| name.split_once('.').is_some_and(|(id, _)| id.parse::<Id>().is_ok());
+            found.extend(names(&directory).unwrap_or_default().into_iter().filter(is_run));
+        }
+        Ok(found)
+    }
+
+    fn remove_run(&self, run: &str) -> anyhow::Result<()> {
+        let cgroup = format!("{}/{run}", self.paths.cgroup_root);
+        self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
+        remove_tree(&self.paths.runtime.join("containers").join(run))
     }
 
     /// After a restart of wharfd: what became of the run that was saved?

@@ -4,15 +4,23 @@
 //! Times since boot mean nothing after the next boot, so the boot is written down with them.
 
 use crate::clock;
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use wharf_supervisor as core;
 use wharf_supervisor::{Run, Stamp, Time};
 
+/// The format of what is written down. It changes when an older wharfd would misunderstand it: fields that may be
+/// missed have a default instead, and a state that is not known is an error anyhow.
+const VERSION: u32 = 1;
+
 /// One container's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Saved {
+    /// Of the format; the first release did not write it.
+    #[serde(default = "first_version")]
+    version: u32,
     /// The kernel's boot_id when this was written.
     boot: String,
     goal: Goal,
@@ -83,6 +91,10 @@ enum GaveUp {
 struct Last {
     run: u64,
     ending: Ending,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -180,6 +192,7 @@ impl Saved {
     /// As it is to be written.
     pub fn new(saved: &core::Saved) -> Self {
         Self {
+            version: VERSION,
             boot: clock::boot_id().to_owned(),
             goal: match saved.goal {
                 core::Goal::Up { run, paused } => Goal::Up { run: run.0, paused },
@@ -222,6 +235,23 @@ impl Saved {
             restarts: Restarts::new(&saved.restarts),
             vitals: Vitals::new(&saved.vitals),
         }
+    }
+
+    /// As it was written down.
+    pub fn parse(json: &str) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default = "first_version")]
+            version: u32,
+        }
+        // First of all, since what follows may look like damage otherwise.
+        let Head { version } = serde_json::from_str(json).context("its saved state")?;
+        if version > VERSION {
+            anyhow::bail!(
+                "its saved state is of a later wharfd (version {version}, known up to {VERSION}): install that again"
+            );
+        }
+        serde_json::from_str(json).context("its saved state")
     }
 
     /// As JSON.
