@@ -220,7 +220,10 @@ fn check_rootfs(path: &str) -> Result<(), Error> {
     }
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return bad("is no directory"),
+        Ok(_) => return bad("is no directory; give one that holds a root file system"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return bad("does not exist on the host; make it first, or correct the path");
+        }
         Err(error) => return bad(&format!("cannot be used: {error}")),
     }
     // Nothing that could be a root file system is without any of these.
@@ -228,7 +231,7 @@ fn check_rootfs(path: &str) -> Result<(), Error> {
     {
         return Ok(());
     }
-    bad("has none of bin, usr, sbin, lib, etc: it is no root file system")
+    bad("has none of bin, usr, sbin, lib, etc: it is no root file system; unpack one into it")
 }
 
 fn check_log(log: &spec::Log) -> Result<(), Error> {

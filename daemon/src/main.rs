@@ -15,6 +15,7 @@ mod events;
 mod ids;
 mod logs;
 mod metrics;
+mod nickname;
 #[allow(dead_code, reason = "no container is offered its socket yet")]
 mod notify;
 mod paths;
