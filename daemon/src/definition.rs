@@ -2,6 +2,7 @@
 //! created. From it, each start makes a bundle.
 
 use crate::ids::RANGE_SIZE;
+use crate::notify::ADDRESS;
 use crate::supervision::healthcheck::{self, OfImage};
 use crate::supervision::probe::{Handlers, probes};
 use crate::supervision::{self, requirement};
@@ -244,6 +245,16 @@ fn check_log(log: &spec::Log) -> Result<(), Error> {
     Ok(())
 }
 
+/// What sd_notify(3) and sd_watchdog_enabled(3) look at.
+fn notify_env(spec: &Spec) -> Vec<(String, String)> {
+    let Some(notify) = &spec.notify else { return Vec::new() };
+    let mut env = vec![("NOTIFY_SOCKET".to_owned(), ADDRESS.to_owned())];
+    if let Some(seconds) = notify.watchdog_seconds {
+        env.push(("WATCHDOG_USEC".to_owned(), Duration::from_secs_f64(seconds).as_micros().to_string()));
+    }
+    env
+}
+
 /// From the document's shapes to the bundle's.
 fn wishes(
     id: Id,
@@ -257,7 +268,7 @@ fn wishes(
     config::Config {
         entrypoint: spec.entrypoint.clone(),
         command: spec.command.clone(),
-        env: spec.env.clone().into_iter().collect(),
+        env: spec.env.clone().into_iter().chain(notify_env(spec)).collect(),
         working_directory: spec.working_directory.clone(),
         user: spec.user.clone(),
         groups: spec.groups.clone(),

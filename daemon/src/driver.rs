@@ -8,7 +8,7 @@
 //!
 //! It waits for nothing but the disk: whatever came in while a commit was under way shares the next one.
 
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::config::{self, Ids};
 use crate::damaged::Damaged;
 use crate::definition::Definition;
@@ -126,6 +126,7 @@ pub struct Driver {
     views: Arc<Views>,
     events: Arc<Events>,
     tasks: JoinSet<Done>,
+    alarm: Alarm,
     /// Saves that could not be written.
     unsaved: HashMap<Id, core::Saved>,
     /// New containers that are not in the store yet, and who waits for them.
@@ -157,6 +158,7 @@ impl Driver {
             views,
             events,
             tasks: JoinSet::new(),
+            alarm: Alarm::new().context("an alarm")?,
             unsaved: HashMap::new(),
             new: HashMap::new(),
             born: Vec::new(),
@@ -182,7 +184,11 @@ impl Driver {
                         let (observed, living) = runtime.observe(id, saved.phase.living_run()).await;
                         let observed = match observed {
                             Observed::Nothing { at } if !same_boot => Observed::Rebooted { at },
-                            other => other,
+                            Observed::Nothing { .. }
+                            | Observed::Rebooted { .. }
+                            | Observed::Starting
+                            | Observed::Alive { .. }
+                            | Observed::Exited(_) => observed,
                         };
                         (id, definition, spec, saved, first_id, (observed, living))
                     });
@@ -249,8 +255,9 @@ impl Driver {
     fn adopt_run(&mut self, id: Id, living: Option<Found>) {
         if let Some(found) = living {
             let runtime = self.runtime.clone();
+            let speaks = self.held.get(&id).is_some_and(|held| held.definition.spec.notify.is_some());
             self.tasks.spawn(async move {
-                runtime.adopt(id, found).await;
+                runtime.adopt(id, found, speaks).await;
                 Done::Work
             });
         }
@@ -270,7 +277,10 @@ impl Driver {
                 }
                 _ = facts.recv_many(&mut next_facts, ROUND) => {}
                 Some(done) = self.tasks.join_next() => self.done(done),
-                () = sleep_until(deadline) => {}
+                rung = self.alarm.at(deadline) => if let Err(error) = rung {
+                    tracing::error!(%error, "setting the alarm, looking again in a while");
+                    tokio::time::sleep(SAVE_AGAIN).await;
+                },
             }
             // What has come in the meantime shares the round.
             while next_facts.len() < ROUND
@@ -474,10 +484,9 @@ impl Driver {
             let failed = self.save(&effects);
             let mut touched = BTreeSet::new();
             for effect in effects {
-                match effect {
-                    // Nobody sees from the outside that a probe is under way.
-                    Effect::Probe { .. } => {}
-                    _ => drop(touched.insert(effect.id())),
+                // Nobody sees from the outside that a probe is under way.
+                if !matches!(effect, Effect::Probe { .. }) {
+                    touched.insert(effect.id());
                 }
                 self.effect(effect, failed.as_deref());
             }
@@ -722,6 +731,7 @@ impl Driver {
             }
             core::Change::Restarting { delay, count, .. } => {
                 tracing::info!(container = %name, ?delay, count, "to be restarted");
+                let delay = Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
                 tell("restarting", &[("delay", format!("{delay:?}")), ("count", count.to_string())]);
             }
             core::Change::Held(hold) => {
@@ -864,12 +874,13 @@ impl Driver {
             probes: probes(container.vitals().health()),
             status: container.vitals().status().to_owned(),
             restarts: container.restarts().count,
-            next_start: match state {
-                // Where something else is in the way, the time says nothing.
-                State::Waiting { start_at, hold: None | Some(core::Hold::Restarts), .. } => {
-                    micros(clock::stamp_of(*start_at))
-                }
-                _ => 0,
+            // Where something else is in the way, the time says nothing.
+            next_start: if let State::Waiting { start_at, hold: None | Some(core::Hold::Restarts), .. } =
+                state
+            {
+                micros(clock::stamp_of(*start_at))
+            } else {
+                0
             },
             reason: reason(container),
             restarting: container.spec().restart.ever_restarts()
@@ -1004,13 +1015,5 @@ fn refused(rejection: core::Rejection) -> Error {
         | core::Rejection::StartLimit { .. }
         | core::Rejection::Required { .. }
         | core::Rejection::BeingRemoved(_) => Error::WrongState(message),
-    }
-}
-
-async fn sleep_until(deadline: Option<Time>) {
-    match deadline {
-        // Reckoned anew at each round, so a suspend in between does not delay it by more than its own length.
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
-        None => std::future::pending().await,
     }
 }

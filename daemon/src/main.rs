@@ -16,7 +16,6 @@ mod ids;
 mod logs;
 mod metrics;
 mod nickname;
-#[allow(dead_code, reason = "no container is offered its socket yet")]
 mod notify;
 mod paths;
 mod probe;
