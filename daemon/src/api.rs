@@ -84,8 +84,8 @@ impl Api {
             wishes,
             nicknames: Nicknames::default(),
             execs: Mutex::default(),
-            // Unique also among sub-cgroups that an earlier wharfd left.
-            next_exec: AtomicU64::new(clock::wall_micros()),
+            // Unique also among sub-cgroups that an earlier wharfd left: in this boot nobody had a later number.
+            next_exec: AtomicU64::new(clock::now().0 / 1000),
             tasks: Mutex::default(),
         }
     }
