@@ -14,7 +14,7 @@ use wharf_supervisor::{
 const STORM: Duration = Duration::from_secs(600);
 /// Far more than any seed needs: whoever is not done by then never will be.
 const CALM: Duration = Duration::from_secs(4 * 3600);
-/// What has come to rest must not leave it again by itself.
+/// What rests for so long does not leave it again by itself.
 const REST: Duration = Duration::from_secs(20);
 const STORY: usize = 4000;
 /// A storm takes a few hundred; more than this is two sides that keep each other busy.
@@ -251,8 +251,8 @@ impl Host {
         for _ in 0..STEPS {
             let rests = if self.now > last { invariants::at_rest(self) } else { Err(String::new()) };
             match (rests, rests_since) {
-                (Err(_), None) => {}
-                (Err(what), Some(_)) => return Err(format!("{what}, after it had come to rest")),
+                // It was but a pause: somebody had still to wait for another.
+                (Err(_), _) => rests_since = None,
                 (Ok(()), None) => rests_since = Some(self.age),
                 (Ok(()), Some(since)) if self.age > since + REST => return invariants::at_the_end(self),
                 (Ok(()), Some(_)) => {}
@@ -786,11 +786,16 @@ impl Host {
                 self.accounts.entry(id).or_default().restarting = Some(*at);
             }
             Change::Held(hold) => {
+                let container = self.daemon.as_ref().and_then(|daemon| daemon.container(id));
+                let place = match container.map(wharf_supervisor::Container::state) {
+                    Some(State::Waiting { start_at, hold: Some(Hold::Restarts), .. }) => Some(*start_at),
+                    Some(_) | None => None,
+                };
                 let account = self.accounts.entry(id).or_default();
                 match hold {
                     Hold::Requires { .. } => account.place = None,
                     Hold::Starts => account.place = account.place.or(Some(now)),
-                    Hold::Restarts => {}
+                    Hold::Restarts => account.place = place,
                 }
             }
             Change::GaveUp(why) => {

@@ -388,8 +388,14 @@ pub(super) fn restart_only_if_policy_says_so(host: &Host, id: Id) -> Check {
 pub(super) fn restart_follows_an_end(host: &Host, id: Id) -> Check {
     let (Some(spec), Some(account)) = (host.specs.get(&id), host.accounts.get(&id)) else { return Ok(()) };
     let ending = account.state.as_ref().and_then(State::ending);
+    // It may have ended by itself before it could be ended for that.
+    let nearly = account.triggered || account.post_start == Some(false);
+    let wanted = |ending: &Ending| {
+        reference::wants(&spec.restart, ending, account.unhealthy)
+            || nearly && reference::wants(&spec.restart, ending, true)
+    };
     match ending {
-        Some(ending) if !account.down && reference::wants(&spec.restart, ending, account.unhealthy) => Ok(()),
+        Some(ending) if !account.down && wanted(ending) => Ok(()),
         _ => Err(format!("restart_only_if_policy_says_so: {:?} after {account:?}", spec.restart)),
     }
 }
@@ -424,7 +430,7 @@ pub(super) fn given_up_only_at_a_limit(host: &Host, id: Id, why: GaveUp) -> Chec
             restarts.count >= max && restarts.recent.len() >= max as usize
         }
         GaveUp::StartLimit { burst, interval } => {
-            let lately = account.starts.iter().filter(|(_, at)| *at + interval >= host.age).count();
+            let lately = account.starts.iter().filter(|at| **at + interval >= host.age).count();
             lately >= burst as usize
         }
     };
@@ -660,7 +666,8 @@ fn policy_is_kept(host: &Host, container: &Container) -> Check {
         Ending::Failed(failure) => failure.kind == FailureKind::CommandNotFound && *run == Run::FIRST,
         Ending::Exited(_) => false,
     };
-    if hopeless || !reference::wants(&container.spec().restart, ending, account.unhealthy) {
+    let unhealthy = container.vitals().verdict().is_some();
+    if hopeless || !reference::wants(&container.spec().restart, ending, unhealthy) {
         return Ok(());
     }
     Err(format!("policy_is_kept: {container:?} is not started again"))

@@ -46,7 +46,7 @@ pub(super) struct Account {
     /// Hooks under way.
     pub hooks: BTreeMap<Hook, u64>,
     /// When runs were to begin, by the host's age.
-    pub starts: VecDeque<(Run, Duration)>,
+    pub starts: VecDeque<Duration>,
     /// Those that have to have ended before it gets its stop signal.
     pub after: BTreeSet<Id>,
 }
@@ -106,6 +106,10 @@ impl Account {
         self.patience_from = Some(now);
         self.unhealthy = saved.vitals.verdict.is_some();
         self.heard = now;
+        if saved.vitals.post_start {
+            // It was not known how it ended, so it is carried out again.
+            self.post_start = None;
+        }
         self.probes.clear();
         self.hooks.clear();
         self.after.clear();
@@ -134,9 +138,9 @@ impl Account {
     /// A start is to begin. It counts even if nothing comes of it, since the daemon is killed.
     pub fn intend(&mut self, age: Duration, phase: &Phase) {
         if let Phase::Starting { run } = phase
-            && self.starts.back().is_none_or(|(last, _)| *last != *run)
+            && !matches!(&self.state, Some(State::Starting { run: begun, .. }) if begun == run)
         {
-            self.starts.push_back((*run, age));
+            self.starts.push_back(age);
             if self.starts.len() > 20 {
                 self.starts.pop_front();
             }
@@ -158,6 +162,7 @@ impl Account {
                 self.heard = now;
                 if !matches!(self.state, Some(State::Running { .. })) {
                     self.probes.values_mut().for_each(|probe| probe.excused = true);
+                    self.patience_from = Some(now);
                 }
             }
             State::Canceling { kill_at, .. } | State::Stopping { kill_at, .. } => self.kill_at = Some(*kill_at),
