@@ -428,7 +428,9 @@ impl Container {
             }
             // The kill may have come before there was anything to kill.
             State::Killing { run, .. } => {
-                self.live(now, at);
+                if self.started.is_none() {
+                    self.live(now, at);
+                }
                 self.emit(Effect::Kill { id: self.id, run });
             }
             State::Created

@@ -543,6 +543,23 @@ fn watchdog_and_hook_have_their_time_from_when_the_start_was_heard_of() {
 }
 
 #[test]
+fn start_that_is_told_again_does_not_make_an_unhealthy_run_a_new_one() {
+    let mut host = Host::new();
+    let mut spec = spec("web");
+    spec.hooks.post_start = true;
+    spec.restart.rules = vec![ExitRule { action: RuleAction::Restart, codes: Codes::In(vec![0]) }];
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    host.started(Run(1), 100);
+    let failure = Some("it broke".to_owned());
+    host.fact(Fact::HookEnded { id: WEB, run: Run(1), hook: Hook::PostStart, failure });
+    host.after(GRACE);
+    host.started(Run(1), 100);
+    host.exited(Run(1), 0);
+    host.fact(Fact::CleanedUp { id: WEB, run: Run(1) });
+    assert_eq!(host.web().goal(), Goal::Down, "its code says nothing, since it was killed");
+}
+
+#[test]
 fn hook_after_the_start_is_not_late_for_having_been_frozen() {
     let mut host = Host::new();
     let mut spec = spec("web");

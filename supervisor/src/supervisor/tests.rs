@@ -58,19 +58,13 @@ impl Host {
 
     /// Those that were begun, in order.
     fn begun(&mut self) -> Vec<Id> {
-        let start = |effect| match effect {
-            Effect::Start { id, .. } => Some(id),
-            _ => None,
-        };
+        let start = |effect| if let Effect::Start { id, .. } = effect { Some(id) } else { None };
         self.supervisor.effects().into_iter().filter_map(start).collect()
     }
 
     /// Those that were asked to stop, in order.
     fn asked_to_stop(&mut self) -> Vec<Id> {
-        let stop = |effect| match effect {
-            Effect::Signal { id, .. } => Some(id),
-            _ => None,
-        };
+        let stop = |effect| if let Effect::Signal { id, .. } = effect { Some(id) } else { None };
         self.supervisor.effects().into_iter().filter_map(stop).collect()
     }
 }

@@ -7,8 +7,9 @@ use super::{Chance, Violation, wishes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wharf_supervisor::{
-    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Hold, Hook, Id, Limits,
-    Observed, Phase, ProbeKind, ProbeResult, Run, Saved, Signal, Spec, Stamp, State, Supervisor, Time,
+    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Hold, Hook, Id,
+    Limits, Observed, Phase, ProbeKind, ProbeResult, Run, Saved, Signal, Spec, Stamp, State, Supervisor,
+    Time,
 };
 
 const STORM: Duration = Duration::from_secs(600);
@@ -227,7 +228,7 @@ impl Host {
     }
 
     fn live(&mut self) -> Check {
-        self.tell_story(|| String::new());
+        self.tell_story(|| "storm".to_owned());
         self.schedule(Duration::ZERO, Event::User);
         for _ in 0..STEPS {
             if !self.step(STORM)? {
@@ -577,7 +578,12 @@ impl Host {
         invariants::runs_count_up(self, id, run)?;
         let nature = Nature {
             stubborn: self.chance.percent(30),
-            illness: *self.chance.of(&[0, self.temper.ill / 2, self.temper.ill, 100.min(self.temper.ill * 100)]),
+            illness: *self.chance.of(&[
+                0,
+                self.temper.ill / 2,
+                self.temper.ill,
+                100.min(self.temper.ill * 100),
+            ]),
             forgetful: if self.chance.percent(self.temper.ill) { 60 } else { 0 },
         };
         self.runtime.begin(id, run, nature);
@@ -618,7 +624,8 @@ impl Host {
     }
 
     fn not_executed(&mut self, id: Id, run: Run) {
-        let failure = self.failure(*self.chance.clone().of(&[FailureKind::Failed, FailureKind::CommandNotFound]));
+        let failure =
+            self.failure(*self.chance.clone().of(&[FailureKind::Failed, FailureKind::CommandNotFound]));
         let Some(real) = self.runtime.get(id, run).filter(|real| real.life == Life::Making) else { return };
         real.life = Life::Over;
         self.tell(Fact::StartFailed { id, run, failure });

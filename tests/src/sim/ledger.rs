@@ -1,5 +1,6 @@
 //! What has been asked for, announced and told, container by container: what invariants compare with.
 
+use super::invariants::START_LIMIT;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wharf_supervisor::{Goal, Hook, Id, Phase, Policy, ProbeKind, Run, Saved, Spec, State, Time, Wait};
@@ -29,6 +30,8 @@ pub(super) struct Account {
     pub longest_grace: Duration,
     /// Patience with the start, or with the hook after it, began then.
     pub patience_from: Option<Time>,
+    /// That patience was over, and the start with it.
+    pub start_gave_up: bool,
     /// It was told of, and found wanting.
     pub unhealthy: bool,
     /// The watchdog was last content.
@@ -99,7 +102,14 @@ impl Account {
             Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } => (true, Some(*kill_at)),
             Phase::Killing { .. } => (true, Some(now)),
             _ if saved.goal == Goal::Removed => (true, Some(now)),
-            _ => (unwanted, unwanted.then_some(now + spec.stop.grace)),
+            Phase::Created
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::CleaningUp { .. }
+            | Phase::Ended { .. }
+            | Phase::GivenUp { .. }
+            | Phase::Removing => (unwanted, unwanted.then_some(now + spec.stop.grace)),
         };
         // A longer grace is remembered by a deadline, if at all.
         self.kill_at = self.may_be_killed;
@@ -125,6 +135,7 @@ impl Account {
         self.kill_at = None;
         self.longest_grace = spec.stop.grace;
         self.patience_from = Some(now);
+        self.start_gave_up = false;
         self.unhealthy = false;
         self.watchdog = spec.notify.and_then(|notify| notify.watchdog);
         self.triggered = false;
@@ -165,7 +176,14 @@ impl Account {
                     self.patience_from = Some(now);
                 }
             }
-            State::Canceling { kill_at, .. } | State::Stopping { kill_at, .. } => self.kill_at = Some(*kill_at),
+            State::Canceling { kill_at, .. } | State::Stopping { kill_at, .. } => {
+                self.kill_at = Some(*kill_at)
+            }
+            State::Killing { .. } => {
+                let starts = matches!(self.state, Some(State::Starting { .. } | State::Canceling { .. }));
+                let too_long = self.patience_from.is_some_and(|from| from + START_LIMIT <= now);
+                self.start_gave_up |= starts && too_long;
+            }
             State::Created
             | State::Waiting { .. }
             | State::Starting { .. }
@@ -173,7 +191,6 @@ impl Account {
             | State::Paused { .. }
             | State::Resuming { .. }
             | State::Yielding { .. }
-            | State::Killing { .. }
             | State::CleaningUp { .. }
             | State::Ended { .. }
             | State::GivenUp { .. }
@@ -184,7 +201,8 @@ impl Account {
 
     /// As long as the host slept, nobody could do anything.
     pub fn sleep(&mut self, slept: Duration) {
-        for at in [&mut self.may_be_killed, &mut self.kill_at, &mut self.patience_from].into_iter().flatten() {
+        for at in [&mut self.may_be_killed, &mut self.kill_at, &mut self.patience_from].into_iter().flatten()
+        {
             *at = *at + slept;
         }
         self.heard = self.heard + slept;
