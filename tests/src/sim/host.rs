@@ -787,7 +787,8 @@ impl Host {
                 account.unhealthy = true;
                 account.permit(now, grace.unwrap_or_default());
             }
-            Change::Restarting { at, delay, .. } => {
+            Change::Restarting { at, delay, count } => {
+                invariants::no_restart_beyond_a_limit(self, id, *count)?;
                 invariants::restart_follows_an_end(self, id)?;
                 invariants::back_off_never_shorter_than_policy(self, id, *at, *delay)?;
                 self.accounts.entry(id).or_default().restarting = Some(*at);

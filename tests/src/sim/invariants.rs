@@ -432,6 +432,20 @@ pub(super) fn back_off_never_shorter_than_policy(host: &Host, id: Id, at: Time, 
     ))
 }
 
+/// Counted with this one.
+pub(super) fn no_restart_beyond_a_limit(host: &Host, id: Id, count: u32) -> Check {
+    let Some(restart) = host.specs.get(&id).map(|spec| &spec.restart) else { return Ok(()) };
+    let retries = match restart.policy {
+        Policy::OnFailure { max } => max,
+        Policy::No | Policy::Always | Policy::UnlessStopped => None,
+    };
+    let attempts = restart.attempts.filter(|attempts| attempts.window.is_none()).map(|attempts| attempts.max);
+    match retries.into_iter().chain(attempts).min() {
+        Some(most) if count > most => Err(format!("no_restart_beyond_a_limit: {count} of {most}, {id:?}")),
+        Some(_) | None => Ok(()),
+    }
+}
+
 pub(super) fn given_up_only_at_a_limit(host: &Host, id: Id, why: GaveUp) -> Check {
     let container = host.daemon.as_ref().and_then(|daemon| daemon.container(id));
     let (Some(container), Some(account)) = (container, host.accounts.get(&id)) else { return Ok(()) };
@@ -540,8 +554,8 @@ fn is_alive(state: &State) -> bool {
 pub(super) fn dependants_stop_first(host: &Host, id: Id) -> Check {
     let Some(account) = host.accounts.get(&id) else { return Ok(()) };
     let alive = |by: &&Id| {
-        let state = host.accounts.get(by).and_then(|account| account.state.as_ref());
-        state.is_some_and(is_alive)
+        // A new daemon has not spoken of each yet.
+        host.accounts.get(by).is_some_and(|account| account.state.as_ref().is_none_or(is_alive))
     };
     match account.after.iter().find(alive) {
         None => Ok(()),
