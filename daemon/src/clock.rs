@@ -16,6 +16,14 @@ pub fn now() -> Time {
     Time(seconds * 1_000_000_000 + nanoseconds)
 }
 
+/// How long the host has been suspended since it was started.
+pub fn suspended() -> Duration {
+    // Both are read one after the other: a difference below what a suspend takes is none.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let monotonic = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0));
+    Duration::from_nanos(now().0).saturating_sub(monotonic)
+}
+
 /// Nanoseconds since 1970.
 pub fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);

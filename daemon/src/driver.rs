@@ -39,6 +39,8 @@ pub const COMMANDS: usize = 256;
 pub const FACTS: usize = 4096;
 /// What one commit takes with it at most, so that the first of a flood does not wait for the last.
 const ROUND: usize = 256;
+/// The two clocks are not read at the same moment; a suspend takes longer than this.
+const SUSPEND: Duration = Duration::from_millis(500);
 /// After a failed commit, the next attempt for what has to be written all the same.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -267,6 +269,7 @@ impl Driver {
     pub async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, mut facts: mpsc::Receiver<Fact>) {
         let mut next_wishes = Vec::new();
         let mut next_facts = Vec::new();
+        let mut suspended = clock::suspended();
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -294,6 +297,12 @@ impl Driver {
                 next_wishes.push(wish);
             }
             let now = clock::now();
+            let all = clock::suspended();
+            if let Some(slept) = all.checked_sub(suspended).filter(|slept| *slept > SUSPEND) {
+                tracing::info!(?slept, "the host was suspended");
+                self.supervisor.slept(now, slept);
+                suspended = all;
+            }
             for fact in next_facts.drain(..) {
                 self.supervisor.fact(now, fact);
             }
