@@ -364,3 +364,30 @@ fn merge(resources: &mut spec::Resources, changes: spec::Resources) {
     field(&mut resources.pids_limit, pids_limit);
     field(&mut resources.blkio_weight, blkio_weight);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_release_wrote_is_understood_and_it_would_understand_ours() {
+        for record in crate::store::tests::of_the_first_release() {
+            let definition = Definition::parse(&record.definition).expect("the old format");
+            let spec = definition.core().expect("as good as it was");
+            assert_eq!(spec.name.as_str(), record.name);
+            assert!(!spec.restart.ever_restarts(), "as it was before");
+            let written = serde_json::from_str(&definition.to_json()).expect("JSON");
+            let old = serde_json::from_str(&record.definition).expect("JSON");
+            crate::store::tests::assert_contains(&written, &old);
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_wrote_is_refused_whole() {
+        let known = crate::store::tests::of_the_first_release().remove(0).definition;
+        let error = |text: String| format!("{:#}", Definition::parse(&text).expect_err("from the future"));
+        let later = known.replacen(r#""version":1"#, r#""version":2"#, 1).replace(r#""spec""#, r#""wish""#);
+        assert!(error(later).contains("later wharfd"));
+        assert!(error(known.replacen(r#""spec":{"#, r#""spec":{"colour":"red","#, 1)).contains("colour"));
+    }
+}

@@ -548,14 +548,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_release_wrote_is_understood() {
-        let text = r#"{"boot":"b","goal":{"up":{"run":1,"paused":false}},
-            "phase":{"running":{"run":1,"pid":42}},"started":{"boot":5,"wall":7}}"#;
-        let saved: Saved = serde_json::from_str(text).expect("the old format");
-        let restored = saved.restore().expect("nothing wrong in it");
-        assert_eq!(restored.phase, core::Phase::Running { process: core::Process { run: Run(1), pid: 42 } });
-        assert_eq!(restored.restarts, core::Restarts::default());
-        assert_eq!(restored.vitals, core::SavedVitals::default());
+    fn what_the_first_release_wrote_is_understood_and_it_would_understand_ours() {
+        for record in crate::store::tests::of_the_first_release() {
+            let saved = Saved::parse(&record.saved).expect("the old format");
+            let written = serde_json::from_str(&saved.to_json()).expect("JSON");
+            let old = serde_json::from_str(&record.saved).expect("JSON");
+            crate::store::tests::assert_contains(&written, &old);
+            let restored = saved.restore().expect("nothing wrong in it");
+            assert_eq!(restored.restarts, core::Restarts::default());
+            assert_eq!(restored.vitals, core::SavedVitals::default());
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_wrote_is_refused_whole() {
+        let known = Saved::new(&core::Saved {
+            goal: core::Goal::Down,
+            phase: core::Phase::Created,
+            started: None,
+            restarts: restarts(),
+            vitals: vitals(),
+        });
+        let known = known.to_json();
+        let error = |text: String| format!("{:#}", Saved::parse(&text).expect_err("from the future"));
+        let later = known
+            .replace(r#""version":1"#, r#""version":2"#)
+            .replace(r#""goal":"down""#, r#""goal":"sideways""#);
+        assert!(error(later).contains("later wharfd"));
+        assert!(error(known.replace(r#""created""#, r#""dreaming""#)).contains("dreaming"));
+        // What may be missed is.
+        let more = known.replacen('{', r#"{"colour":"red","#, 1);
+        assert_eq!(Saved::parse(&more).expect("one more field").to_json(), known);
     }
 
     fn restarts() -> core::Restarts {

@@ -58,9 +58,6 @@ impl Store {
     }
 
     fn prepare(database: Connection, containers: &Path) -> anyhow::Result<Self> {
-        database.pragma_update(None, "journal_mode", "WAL")?;
-        database.pragma_update(None, "synchronous", "FULL")?;
-        database.pragma_update(None, "foreign_keys", true)?;
         // One process, one connection: holding the lock spares its system calls and keeps a second wharfd out.
         database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -82,6 +79,12 @@ impl Store {
                     "it is empty or new, but there are containers".to_owned(),
                 )));
             }
+        }
+        // The first that writes: a file that cannot be used stays as it is.
+        database.pragma_update(None, "journal_mode", "WAL")?;
+        database.pragma_update(None, "synchronous", "FULL")?;
+        database.pragma_update(None, "foreign_keys", true)?;
+        if version < 1 {
             database.execute_batch(
                 "BEGIN;
                  CREATE TABLE container (
@@ -242,8 +245,30 @@ pub enum Change {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// What the first release wrote, read by the store of today.
+    pub fn of_the_first_release() -> Vec<Record> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let old = Connection::open(&path).expect("made");
+        old.execute_batch(include_str!("../../tests/fixtures/0.1/wharf.sql")).expect("the old state");
+        drop(old);
+        open(&path).expect("opened").containers().expect("read")
+    }
+
+    /// Written again, all that was in it is still there, beside what has come later: an earlier release can read it.
+    pub fn assert_contains(new: &serde_json::Value, old: &serde_json::Value) {
+        match (new, old) {
+            (serde_json::Value::Object(new), serde_json::Value::Object(old)) => {
+                for (key, old) in old {
+                    assert_contains(new.get(key).unwrap_or_else(|| panic!("no {key} any more")), old);
+                }
+            }
+            (new, old) => assert_eq!(new, old),
+        }
+    }
 
     fn record(id: &str, first_id: u32) -> Record {
         Record {
@@ -285,6 +310,13 @@ mod tests {
         let expected = Record { saved: "{1}".into(), ..record("a", 65_536) };
         assert_eq!(store.containers().expect("read"), vec![expected]);
         assert_eq!(store.ranges().expect("read"), BTreeSet::from([65_536]));
+    }
+
+    #[test]
+    fn what_the_first_release_left_is_read() {
+        let all = of_the_first_release();
+        assert_eq!(all.len(), 12);
+        assert_eq!(all.iter().filter(|record| record.first_id.is_none()).count(), 1, "hostns");
     }
 
     #[test]
