@@ -150,7 +150,8 @@ pub trait Container {
     /// From the spec.
     #[zbus(property(emits_changed_signal = "const"))]
     fn labels(&self) -> zbus::Result<HashMap<String, String>>;
-    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed` or `removing`.
+    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed` or `removing`; `damaged`
+    /// if what was saved of it cannot be used, until it is removed.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     /// What it is meant to be: `up`, `down` or `removed`.

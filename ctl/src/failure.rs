@@ -149,11 +149,13 @@ pub fn bus_message(error: &BusError) -> String {
         BusError::Running(text) => (text, "stop it first with `ctl stop`, or use -f where there is one"),
         BusError::NoSuchImage(text) => (text, "see `ctl image ls`; load one with `ctl image load FILE`"),
         BusError::ImageInUse(text) => (text, "remove its containers first, see `ctl ps -a`"),
+        BusError::BadImage(text) => {
+            (text, "nothing of it was loaded; save it anew, or fetch it from where it was made")
+        }
         BusError::NotRunning(text)
         | BusError::WrongState(text)
         | BusError::InvalidSpec(text)
         | BusError::InvalidArgument(text)
-        | BusError::BadImage(text)
         | BusError::CommandNotFound(text)
         | BusError::CommandNotExecutable(text)
         | BusError::Unsupported(text)

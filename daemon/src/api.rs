@@ -6,6 +6,7 @@ use crate::definition::{self, Definition};
 use crate::driver::{Granted, Wish, With};
 use crate::events::Events;
 use crate::logs;
+use crate::nickname::{Nickname, Nicknames};
 use crate::paths::Paths;
 use crate::processes;
 use crate::runtime::{Runtime, Stdio};
@@ -52,6 +53,7 @@ pub struct Api {
     runtime: Arc<Runtime>,
     images: Arc<Store>,
     wishes: mpsc::Sender<Wish>,
+    nicknames: Nicknames,
     execs: Mutex<Execs>,
     next_exec: AtomicU64,
     /// Readers of logs and waits for execs; they end by themselves, or with wharfd.
@@ -80,9 +82,10 @@ impl Api {
             images: runtime.images.clone(),
             runtime,
             wishes,
+            nicknames: Nicknames::default(),
             execs: Mutex::default(),
-            // Unique also among sub-cgroups that an earlier wharfd left.
-            next_exec: AtomicU64::new(clock::wall_micros()),
+            // Unique also among sub-cgroups that an earlier wharfd left: in this boot nobody had a later number.
+            next_exec: AtomicU64::new(clock::now().0 / 1000),
             tasks: Mutex::default(),
         }
     }
@@ -101,7 +104,7 @@ impl Api {
 
     /// Create a container.
     pub async fn create(&self, spec: &str) -> Result<String, Error> {
-        let (id, definition) = self.define(spec).await?;
+        let (id, definition, _nickname) = self.define(spec).await?;
         let command = Command::Create { id, spec: definition.core()? };
         self.wish(command, With::Definition(Box::new(definition), None)).await?;
         Ok(id.to_string())
@@ -109,7 +112,7 @@ impl Api {
 
     /// Create a container and start it.
     pub async fn run(&self, spec: &str, options: StartOptions) -> Result<(String, Streams), Error> {
-        let (id, definition) = self.define(spec).await?;
+        let (id, definition, _nickname) = self.define(spec).await?;
         let (stdio, streams) = connect(&definition.spec, &options)?;
         let command = Command::Run { id, spec: definition.core()? };
         let granted = self.wish(command, With::Definition(Box::new(definition), stdio)).await?;
@@ -117,15 +120,17 @@ impl Api {
         Ok((id.to_string(), streams))
     }
 
-    async fn define(&self, spec: &str) -> Result<(Id, Definition), Error> {
+    /// The name that was made up, if one was, is kept for it as long as the last part lives.
+    async fn define(&self, spec: &str) -> Result<(Id, Definition, Option<Nickname<'_>>), Error> {
         if spec.len() > MAX_SPEC {
             return Err(Error::InvalidSpec(format!("the document has more than {MAX_SPEC} bytes")));
         }
         let mut spec =
             Spec::parse(spec).map_err(|error| Error::InvalidSpec(format!("the spec document: {error}")))?;
         let id = random_id()?;
+        let mut nickname = None;
         if spec.name.is_none() {
-            spec.name = Some(self.free_name(id));
+            spec.name = Some(nickname.insert(self.nicknames.pick(id, &self.views)).name.clone());
         }
         let runtime = self.runtime.clone();
         let now = clock::wall_micros();
@@ -133,26 +138,7 @@ impl Api {
             Definition::new(id, spec, &runtime.images, &runtime.host, now)
         });
         let definition = definition.await.map_err(failed)??;
-        Ok((id, definition))
-    }
-
-    /// A name that nobody has: two words that people can say, and digits of the id if they are taken.
-    fn free_name(&self, id: Id) -> String {
-        const FIRST: [&str; 16] = [
-            "amber", "brave", "calm", "clever", "coral", "deep", "eager", "gentle", "jolly", "keen", "lucky",
-            "north", "quiet", "rapid", "silver", "sunny",
-        ];
-        const SECOND: [&str; 16] = [
-            "anchor", "barge", "beacon", "buoy", "cutter", "dory", "ferry", "harbor", "ketch", "lagoon",
-            "lantern", "pier", "schooner", "skiff", "sloop", "tug",
-        ];
-        let digits = id.to_string();
-        let pick = |at: usize| usize::from_str_radix(&digits[at..=at], 16).unwrap_or(0);
-        let name = format!("{}-{}", FIRST[pick(0)], SECOND[pick(1)]);
-        if self.views.all().iter().any(|view| view.name == name) {
-            return format!("{name}-{}", &digits[2..8]);
-        }
-        name
+        Ok((id, definition, nickname))
     }
 
     /// Start a container.

@@ -2,6 +2,7 @@
 //! created. From it, each start makes a bundle.
 
 use crate::ids::RANGE_SIZE;
+use crate::notify::ADDRESS;
 use crate::supervision::healthcheck::{self, OfImage};
 use crate::supervision::probe::{Handlers, probes};
 use crate::supervision::{self, requirement};
@@ -15,7 +16,8 @@ use wharf_oci::image::{Image, NotFound, Store};
 use wharf_supervisor as core;
 use wharf_supervisor::Id;
 
-/// The format of what is written down.
+/// The format of what is written down. It changes when an older wharfd would misunderstand it; a field of the document
+/// that it does not know is an error to it anyhow.
 const VERSION: u32 = 1;
 
 /// Docker's grace period, which its users expect.
@@ -108,11 +110,18 @@ impl Definition {
 
     /// As it was written down.
     pub fn parse(json: &str) -> anyhow::Result<Self> {
-        let definition: Self = serde_json::from_str(json).context("the container's definition")?;
-        if definition.version > VERSION {
-            anyhow::bail!("the definition is of a later wharfd (version {})", definition.version);
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
         }
-        Ok(definition)
+        // First of all, since what follows may look like damage otherwise.
+        let Head { version } = serde_json::from_str(json).context("its definition")?;
+        if version > VERSION {
+            anyhow::bail!(
+                "its definition is of a later wharfd (version {version}, known up to {VERSION}): install that again"
+            );
+        }
+        serde_json::from_str(json).context("its definition")
     }
 
     /// As it is to be written down.
@@ -212,7 +221,10 @@ fn check_rootfs(path: &str) -> Result<(), Error> {
     }
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return bad("is no directory"),
+        Ok(_) => return bad("is no directory; give one that holds a root file system"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return bad("does not exist on the host; make it first, or correct the path");
+        }
         Err(error) => return bad(&format!("cannot be used: {error}")),
     }
     // Nothing that could be a root file system is without any of these.
@@ -220,7 +232,7 @@ fn check_rootfs(path: &str) -> Result<(), Error> {
     {
         return Ok(());
     }
-    bad("has none of bin, usr, sbin, lib, etc: it is no root file system")
+    bad("has none of bin, usr, sbin, lib, etc: it is no root file system; unpack one into it")
 }
 
 fn check_log(log: &spec::Log) -> Result<(), Error> {
@@ -231,6 +243,16 @@ fn check_log(log: &spec::Log) -> Result<(), Error> {
         return Err(Error::InvalidSpec("log.maxFiles: give 1 to 1000".into()));
     }
     Ok(())
+}
+
+/// What sd_notify(3) and sd_watchdog_enabled(3) look at.
+fn notify_env(spec: &Spec) -> Vec<(String, String)> {
+    let Some(notify) = &spec.notify else { return Vec::new() };
+    let mut env = vec![("NOTIFY_SOCKET".to_owned(), ADDRESS.to_owned())];
+    if let Some(seconds) = notify.watchdog_seconds {
+        env.push(("WATCHDOG_USEC".to_owned(), Duration::from_secs_f64(seconds).as_micros().to_string()));
+    }
+    env
 }
 
 /// From the document's shapes to the bundle's.
@@ -246,7 +268,7 @@ fn wishes(
     config::Config {
         entrypoint: spec.entrypoint.clone(),
         command: spec.command.clone(),
-        env: spec.env.clone().into_iter().collect(),
+        env: spec.env.clone().into_iter().chain(notify_env(spec)).collect(),
         working_directory: spec.working_directory.clone(),
         user: spec.user.clone(),
         groups: spec.groups.clone(),
@@ -341,4 +363,31 @@ fn merge(resources: &mut spec::Resources, changes: spec::Resources) {
     field(&mut resources.memory_reservation, memory_reservation);
     field(&mut resources.pids_limit, pids_limit);
     field(&mut resources.blkio_weight, blkio_weight);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_release_wrote_is_understood_and_it_would_understand_ours() {
+        for record in crate::store::tests::of_the_first_release() {
+            let definition = Definition::parse(&record.definition).expect("the old format");
+            let spec = definition.core().expect("as good as it was");
+            assert_eq!(spec.name.as_str(), record.name);
+            assert!(!spec.restart.ever_restarts(), "as it was before");
+            let written = serde_json::from_str(&definition.to_json()).expect("JSON");
+            let old = serde_json::from_str(&record.definition).expect("JSON");
+            crate::store::tests::assert_contains(&written, &old);
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_wrote_is_refused_whole() {
+        let known = crate::store::tests::of_the_first_release().remove(0).definition;
+        let error = |text: String| format!("{:#}", Definition::parse(&text).expect_err("from the future"));
+        let later = known.replacen(r#""version":1"#, r#""version":2"#, 1).replace(r#""spec""#, r#""wish""#);
+        assert!(error(later).contains("later wharfd"));
+        assert!(error(known.replacen(r#""spec":{"#, r#""spec":{"colour":"red","#, 1)).contains("colour"));
+    }
 }

@@ -8,8 +8,9 @@
 //!
 //! It waits for nothing but the disk: whatever came in while a commit was under way shares the next one.
 
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::config::{self, Ids};
+use crate::damaged::Damaged;
 use crate::definition::Definition;
 use crate::events::Events;
 use crate::ids::{self, RANGE_SIZE};
@@ -19,7 +20,7 @@ use crate::saved::Saved;
 use crate::store::{Change, Durable, Record, Store};
 use crate::supervision::probe::Handlers;
 use crate::view::{View, Views};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub const COMMANDS: usize = 256;
 pub const FACTS: usize = 4096;
 /// What one commit takes with it at most, so that the first of a flood does not wait for the last.
 const ROUND: usize = 256;
+/// The two clocks are not read at the same moment; a suspend takes longer than this.
+const SUSPEND: Duration = Duration::from_millis(500);
 /// After a failed commit, the next attempt for what has to be written all the same.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -107,6 +110,8 @@ enum Done {
     Deleted(Id, anyhow::Result<()>),
     /// Limits are in force, or not.
     Limited(Id, anyhow::Result<()>),
+    /// All that a damaged container had is gone, or not; and who waits for that.
+    Cleared(Id, Reply, anyhow::Result<()>),
 }
 
 /// The loop and what belongs to it alone.
@@ -118,10 +123,12 @@ pub struct Driver {
     taken: BTreeSet<u32>,
     bound: usize,
     held: HashMap<Id, Held>,
+    damaged: HashMap<Id, Damaged>,
     runtime: Arc<Runtime>,
     views: Arc<Views>,
     events: Arc<Events>,
     tasks: JoinSet<Done>,
+    alarm: Alarm,
     /// Saves that could not be written.
     unsaved: HashMap<Id, core::Saved>,
     /// New containers that are not in the store yet, and who waits for them.
@@ -148,10 +155,12 @@ impl Driver {
             taken,
             bound: limits.containers,
             held: HashMap::new(),
+            damaged: HashMap::new(),
             runtime,
             views,
             events,
             tasks: JoinSet::new(),
+            alarm: Alarm::new().context("an alarm")?,
             unsaved: HashMap::new(),
             new: HashMap::new(),
             born: Vec::new(),
@@ -165,12 +174,11 @@ impl Driver {
         let mut observations = JoinSet::new();
         let mut ids = HashSet::new();
         let mut runs = HashSet::new();
-        let mut damaged = Vec::new();
+        let mut spared = HashSet::new();
+        let mut nameless = false;
         for record in records {
-            let name = record.name.clone();
             ids.insert(record.id.clone());
-            let container = record.id.clone();
-            match understood(record) {
+            match understood(&record) {
                 Ok(Understood { id, definition, spec, saved, same_boot, first_id }) => {
                     runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
@@ -181,7 +189,11 @@ impl Driver {
                         }
                         let observed = match observed {
                             Observed::Nothing { at } if !same_boot => Observed::Rebooted { at },
-                            other => other,
+                            Observed::Nothing { .. }
+                            | Observed::Rebooted { .. }
+                            | Observed::Starting
+                            | Observed::Alive { .. }
+                            | Observed::Exited(_) => observed,
                         };
                         (id, definition, spec, saved, first_id, (observed, living))
                     });
@@ -189,22 +201,29 @@ impl Driver {
                 // One damaged record must not keep the others from being looked after.
                 Err(error) => {
                     tracing::error!(
-                        container = %name,
+                        container = %record.name,
+                        id = %record.id,
                         error = %format!("{error:#}"),
                         "what was saved of a container cannot be used, leaving it alone"
                     );
-                    damaged.push(container);
+                    match record.id.parse::<Id>() {
+                        Ok(id) => {
+                            spared.insert(record.id.clone());
+                            self.damaged.insert(id, Damaged::new(id, record, &error));
+                        }
+                        Err(_) => nameless = true,
+                    }
                 }
             }
         }
-        if damaged.is_empty() {
+        if nameless {
+            tracing::warn!("nothing is swept away: it is unclear whose it is");
+        } else {
             let runtime = self.runtime.clone();
-            let swept = tokio::task::spawn_blocking(move || runtime.sweep(&ids, &runs)).await?;
+            let swept = tokio::task::spawn_blocking(move || runtime.sweep(&ids, &runs, &spared)).await?;
             if let Err(error) = swept {
                 tracing::warn!(error = %format!("{error:#}"), "something that nobody owns is left, ignoring");
             }
-        } else {
-            tracing::warn!(?damaged, "nothing is swept away while it is unclear what belongs to these");
         }
         let mut found = Vec::new();
         while let Some(observed) = observations.join_next().await {
@@ -232,14 +251,18 @@ impl Driver {
         for id in all {
             self.publish(id);
         }
+        for damaged in self.damaged.values() {
+            self.views.publish(damaged.view(&self.runtime.paths));
+        }
         Ok(())
     }
 
     fn adopt_run(&mut self, id: Id, living: Option<Found>) {
         if let Some(found) = living {
             let runtime = self.runtime.clone();
+            let speaks = self.held.get(&id).is_some_and(|held| held.definition.spec.notify.is_some());
             self.tasks.spawn(async move {
-                runtime.adopt(id, found).await;
+                runtime.adopt(id, found, speaks).await;
                 Done::Work
             });
         }
@@ -249,6 +272,7 @@ impl Driver {
     pub async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, mut facts: mpsc::Receiver<Fact>) {
         let mut next_wishes = Vec::new();
         let mut next_facts = Vec::new();
+        let mut suspended = clock::suspended();
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -259,7 +283,10 @@ impl Driver {
                 }
                 _ = facts.recv_many(&mut next_facts, ROUND) => {}
                 Some(done) = self.tasks.join_next() => self.done(done),
-                () = sleep_until(deadline) => {}
+                rung = self.alarm.at(deadline) => if let Err(error) = rung {
+                    tracing::error!(%error, "setting the alarm, looking again in a while");
+                    tokio::time::sleep(SAVE_AGAIN).await;
+                },
             }
             // What has come in the meantime shares the round.
             while next_facts.len() < ROUND
@@ -273,6 +300,12 @@ impl Driver {
                 next_wishes.push(wish);
             }
             let now = clock::now();
+            let all = clock::suspended();
+            if let Some(slept) = all.checked_sub(suspended).filter(|slept| *slept > SUSPEND) {
+                tracing::info!(?slept, "the host was suspended");
+                self.supervisor.slept(now, slept);
+                suspended = all;
+            }
             for fact in next_facts.drain(..) {
                 self.supervisor.fact(now, fact);
             }
@@ -305,6 +338,16 @@ impl Driver {
             granted.push((reply, accepted.map(|accepted| Granted { accepted, run: None })));
             return;
         };
+        if let Some(damaged) = self.damaged.get(&id) {
+            match damaged.check(&command) {
+                Ok(()) => {
+                    let runtime = self.runtime.clone();
+                    self.tasks.spawn(async move { Done::Cleared(id, reply, runtime.clear(id).await) });
+                }
+                Err(error) => granted.push((reply, Err(error))),
+            }
+            return;
+        }
         let accepted = match (&command, with) {
             (Command::Create { .. } | Command::Run { .. }, With::Definition(definition, stdio)) => {
                 match self.create(now, id, command, *definition, stdio) {
@@ -351,10 +394,16 @@ impl Driver {
         definition: Definition,
         stdio: Option<Stdio>,
     ) -> Result<(), Error> {
-        if self.held.len() >= self.bound {
+        if self.held.len() + self.damaged.len() >= self.bound {
             return Err(Error::LimitReached(format!(
                 "there are {} containers already; remove some, or raise limits.containers in wharf.toml",
                 self.bound
+            )));
+        }
+        let name = definition.spec.name.as_deref().unwrap_or_default();
+        if self.damaged.values().any(|damaged| damaged.name() == name) {
+            return Err(Error::NameTaken(format!(
+                "the name {name} belongs to a damaged container; `ctl rm -f {name}` removes it"
             )));
         }
         let first_id = match definition.private_ids {
@@ -412,8 +461,28 @@ impl Driver {
                     let _ = update.reply.send(Err(Error::Failed(format!("{error:#}"))));
                 }
             }
+            Ok(Done::Cleared(id, reply, cleared)) => {
+                let answer = self.cleared(id, cleared).map_err(|error| Error::Failed(format!("{error:#}")));
+                let _ = reply.send(answer.map(|()| Granted { accepted: Accepted::Underway, run: None }));
+            }
             Err(error) => tracing::error!(%error, "a task of the driver ended badly"),
         }
+    }
+
+    /// A damaged container has nothing any more: now its record may go.
+    fn cleared(&mut self, id: Id, cleared: anyhow::Result<()>) -> anyhow::Result<()> {
+        cleared?;
+        self.store.commit(&[Change::Delete { id: id.to_string() }], Durable::AfterPowerCut)?;
+        // Somebody else may have wanted the same.
+        if let Some(damaged) = self.damaged.remove(&id) {
+            if let Some(first) = damaged.first_id() {
+                self.taken.remove(&first);
+            }
+            tracing::info!(container = %damaged.name(), "removed");
+            self.events.add("removed", &id.to_string(), damaged.name(), &[]);
+            self.views.remove(&id.to_string());
+        }
+        Ok(())
     }
 
     /// Effects until there are none: those of facts that arise here come after those that were there before.
@@ -427,10 +496,9 @@ impl Driver {
             let failed = self.save(&effects);
             let mut touched = BTreeSet::new();
             for effect in effects {
-                match effect {
-                    // Nobody sees from the outside that a probe is under way.
-                    Effect::Probe { .. } => {}
-                    _ => drop(touched.insert(effect.id())),
+                // Nobody sees from the outside that a probe is under way.
+                if !matches!(effect, Effect::Probe { .. }) {
+                    touched.insert(effect.id());
                 }
                 self.effect(effect, failed.as_deref());
             }
@@ -701,6 +769,7 @@ impl Driver {
             }
             core::Change::Restarting { delay, count, .. } => {
                 tracing::info!(container = %name, ?delay, count, "to be restarted");
+                let delay = Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
                 tell("restarting", &[("delay", format!("{delay:?}")), ("count", count.to_string())]);
             }
             core::Change::Held(hold) => {
@@ -843,12 +912,13 @@ impl Driver {
             probes: probes(container.vitals().health()),
             status: container.vitals().status().to_owned(),
             restarts: container.restarts().count,
-            next_start: match state {
-                // Where something else is in the way, the time says nothing.
-                State::Waiting { start_at, hold: None | Some(core::Hold::Restarts), .. } => {
-                    micros(clock::stamp_of(*start_at))
-                }
-                _ => 0,
+            // Where something else is in the way, the time says nothing.
+            next_start: if let State::Waiting { start_at, hold: None | Some(core::Hold::Restarts), .. } =
+                state
+            {
+                micros(clock::stamp_of(*start_at))
+            } else {
+                0
             },
             reason: reason(container),
             restarting: container.spec().restart.ever_restarts()
@@ -902,11 +972,18 @@ struct Understood {
     first_id: Option<u32>,
 }
 
-fn understood(record: Record) -> anyhow::Result<Understood> {
+fn understood(record: &Record) -> anyhow::Result<Understood> {
     let id: Id = record.id.parse()?;
     let definition = Definition::parse(&record.definition)?;
     let spec = definition.core()?;
-    let saved: Saved = serde_json::from_str(&record.saved).context("the container's saved state")?;
+    // Two places for one thing: if they differ, one of them was damaged.
+    if spec.name.as_str() != record.name {
+        bail!("its definition is that of a container called {}", spec.name);
+    }
+    if definition.private_ids != record.first_id.is_some() {
+        bail!("its definition and its range of ids do not fit together");
+    }
+    let saved = Saved::parse(&record.saved)?;
     let same_boot = saved.is_of_this_boot();
     Ok(Understood { id, definition, spec, saved: saved.restore()?, same_boot, first_id: record.first_id })
 }
@@ -976,13 +1053,5 @@ fn refused(rejection: core::Rejection) -> Error {
         | core::Rejection::StartLimit { .. }
         | core::Rejection::Required { .. }
         | core::Rejection::BeingRemoved(_) => Error::WrongState(message),
-    }
-}
-
-async fn sleep_until(deadline: Option<Time>) {
-    match deadline {
-        // Reckoned anew at each round, so a suspend in between does not delay it by more than its own length.
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
-        None => std::future::pending().await,
     }
 }

@@ -296,6 +296,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn log_of_the_first_release_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = include_str!("../../tests/fixtures/0.1/log");
+        std::fs::write(dir.path().join("log"), log).expect("written");
+        assert_eq!(read(dir.path(), LogOptions::default()).await, log);
+    }
+
+    #[tokio::test]
     async fn all_files_are_read_oldest_first() {
         let dir = rotated();
         let all = line(1, "one") + &line(2, "two") + &line(3, "three") + &line(4, "four");

@@ -7,6 +7,7 @@ mod api;
 mod bus;
 mod clock;
 mod config;
+mod damaged;
 mod definition;
 mod driver;
 mod ephemeral;
@@ -14,7 +15,7 @@ mod events;
 mod ids;
 mod logs;
 mod metrics;
-#[allow(dead_code, reason = "no container is offered its socket yet")]
+mod nickname;
 mod notify;
 mod paths;
 mod probe;
@@ -129,8 +130,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     };
     paths.prepare()?;
     // First of all: its lock says that no other wharfd uses these directories.
-    let store = store::Store::open(&paths.database())
-        .context("the state (is another wharfd running with this --state-dir?)")?;
+    let store = store::Store::open(&paths.database(), &paths.containers())?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -188,11 +188,12 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         tracing::info!(reason, "ending, and containers with it");
         // Even if something is left of the first, the rest goes.
         let emptied = ephemeral::empty(&api, &forge, &paths).await;
-        return emptied.and(end_forge(&forge)).and(ephemeral::remove_directories(&paths));
+        let ended = hands::end(&forge).map_err(anyhow::Error::from);
+        return emptied.and(ended).and(ephemeral::remove_directories(&paths));
     }
     tracing::info!(reason, "ending; containers go on");
     if arguments.end_forge {
-        end_forge(&forge)?;
+        hands::end(&forge)?;
     }
     Ok(())
 }
@@ -211,22 +212,4 @@ fn install_init(runtime: &std::path::Path) -> anyhow::Result<PathBuf> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(&new, &path)?;
     Ok(path)
-}
-
-fn end_forge(forge: &wharf_oci::forge::Forge) -> anyhow::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    /// Seconds.
-    const FORGE_END: i64 = 5;
-    let (_, pid) = forge.hello().context("asking the forge who it is")?;
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the forge's pid")?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("the forge's pidfd")?;
-    // It has answered under this pid after the pidfd was opened, so the pidfd is not a stranger's.
-    let (_, again) = forge.hello().context("asking the forge who it is")?;
-    anyhow::ensure!(i32::try_from(again).ok() == Some(pid.as_raw_nonzero().get()), "the forge has changed");
-    pidfd_send_signal(&pidfd, Signal::TERM).context("ending the forge")?;
-    // Who comes after us should find its directory unused. It has nothing to finish.
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut ended, Some(&Timespec { tv_sec: FORGE_END, tv_nsec: 0 })).context("waiting for the forge's end")?;
-    Ok(())
 }

@@ -21,8 +21,10 @@ const CONNECTIONS: usize = 8;
 /// Who sends no request by then is sent away.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Every state, so that a series that was once there does not vanish when nobody is in it.
-const STATES: [&str; 8] =
-    ["created", "starting", "running", "paused", "stopping", "exited", "failed", "removing"];
+const STATES: [&str; 10] = [
+    "created", "waiting", "starting", "running", "paused", "stopping", "exited", "failed", "removing",
+    "damaged",
+];
 
 /// Listen at `path`, mode 0600 like the private socket.
 pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {

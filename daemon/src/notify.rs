@@ -1,7 +1,7 @@
 //! What a container says of itself with sd_notify(3): a datagram socket for each run that offers it.
 //!
 //! ```text
-//! RUN_DIR/notify/  ──bind mount, read-only──► /run/wharf/  in the container, NOTIFY_SOCKET=/run/wharf/notify
+//! RUN_DIR/notify/  ──bind mount, read-only──► /dev/wharf/  in the container, NOTIFY_SOCKET=/dev/wharf/notify
 //!        └ notify   the socket, 0666: the directories above it on the host are closed
 //! ```
 //! The directory is mounted and not the socket, so that a socket which another wharfd binds under the same name is seen
@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixDatagram;
 use tokio::time::Instant;
+use wharf_supervisor as core;
 
-/// Where [`directory`] is to be mounted in the container, read-only.
-pub const MOUNT_POINT: &str = "/run/wharf";
-/// NOTIFY_SOCKET in the container.
-pub const ADDRESS: &str = "/run/wharf/notify";
+/// NOTIFY_SOCKET in the container, where the bundle offers [`directory`]. In /dev, which is ours: no image and no volume
+/// can be in its way.
+pub const ADDRESS: &str = "/dev/wharf/notify";
 
 const SOCKET: &str = "notify";
 /// systemd's own limit.
@@ -59,6 +59,21 @@ pub struct Notification {
     pub errno: Option<i32>,
     /// Lines that could not be understood. Those that do not concern us are none of them.
     pub malformed: u32,
+}
+
+impl From<Notification> for core::Notification {
+    fn from(said: Notification) -> Self {
+        Self {
+            ready: said.ready,
+            reloading: said.reloading,
+            stopping: said.stopping,
+            status: said.status,
+            alive: said.watchdog == Some(Watchdog::Alive),
+            trigger: said.watchdog == Some(Watchdog::Trigger),
+            watchdog: said.watchdog_period,
+            extend: said.extend_timeout,
+        }
+    }
 }
 
 /// What WATCHDOG= says.
@@ -118,7 +133,7 @@ impl Notification {
     }
 }
 
-/// The directory to be mounted at [`MOUNT_POINT`].
+/// The directory that is offered to the container.
 pub fn directory(run_dir: &Path) -> PathBuf {
     run_dir.join("notify")
 }

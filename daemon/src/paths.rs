@@ -23,7 +23,7 @@ impl Paths {
         for dir in [&self.state, &self.runtime] {
             own_directory(dir)?;
         }
-        for dir in [self.state.join("containers"), self.runtime.join("containers")] {
+        for dir in [self.containers(), self.runtime.join("containers")] {
             own_directory(&dir)?;
         }
         Ok(())
@@ -32,6 +32,11 @@ impl Paths {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.state.join("wharf.db")
+    }
+
+    /// Where every container that was ever started has its files.
+    pub fn containers(&self) -> PathBuf {
+        self.state.join("containers")
     }
 
     /// The private socket.
@@ -46,7 +51,7 @@ impl Paths {
 
     /// Everything of a container that outlives a run; exit records are directly in it.
     pub fn container(&self, id: Id) -> PathBuf {
-        self.state.join("containers").join(id.to_string())
+        self.containers().join(id.to_string())
     }
 
     /// Its log files.

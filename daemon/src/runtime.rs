@@ -8,6 +8,7 @@
 
 use crate::clock;
 use crate::definition::Definition;
+use crate::notify::{self, Notify};
 use crate::paths::{Paths, own_directory};
 use crate::probe::{self, Confinement, Handler, Means, Outcome};
 use anyhow::Context;
@@ -81,8 +82,10 @@ pub struct Runtime {
     /// Open files of the cgroups that somebody asked about.
     readers: Mutex<HashMap<Id, (Run, stats::Reader)>>,
     /// What it takes to probe the runs that are probed; true for those at home in the image's working directory.
-    means: Mutex<HashMap<(Id, bool), (Run, Arc<Means>)>>,
+    means: Mutex<MeansByHome>,
 }
+
+type MeansByHome = HashMap<(Id, bool), (Run, Arc<Means>)>;
 
 /// A probe or hook to be carried out.
 #[derive(Debug)]
@@ -229,7 +232,7 @@ impl Runtime {
     pub async fn start(self: Arc<Self>, start: Start) {
         let (id, run) = (start.id, start.run);
         match self.clone().create(start).await {
-            Ok((started, keeper)) => {
+            Ok(Made { started, keeper, notify }) => {
                 for warning in &started.warnings {
                     tracing::warn!(container = ?id, %warning, "started with less than was asked for");
                 }
@@ -237,7 +240,7 @@ impl Runtime {
                 let pidfd = Arc::new(started.pidfd);
                 self.enter(id, run, pidfd.clone(), started.warnings);
                 self.tell(Fact::Started { id, run, pid: started.pid, at }).await;
-                self.watch(id, run, keeper, pidfd).await;
+                self.watch(id, run, keeper, pidfd, notify).await;
             }
             Err(failure) => {
                 tracing::info!(container = ?id, %run, error = %failure.message, "the start failed");
@@ -246,19 +249,19 @@ impl Runtime {
         }
     }
 
-    async fn create(self: Arc<Self>, start: Start) -> Result<(Started, anyhow::Result<Keeper>), Failure> {
+    async fn create(self: Arc<Self>, start: Start) -> Result<Made, Failure> {
         let runtime = self.clone();
         let created = tokio::task::spawn_blocking(move || {
             let run_dir = runtime.paths.run(start.id, start.run);
             let made = runtime.create_blocking(&start, &run_dir);
-            made.map(|started| (started, run_dir))
+            made.map(|(started, notify)| (started, notify, run_dir))
         });
-        let (started, run_dir) = created.await.map_err(|error| failed(error.to_string()))??;
+        let (started, notify, run_dir) = created.await.map_err(|error| failed(error.to_string()))??;
         let keeper = Keeper::connect(&run_dir).with_context(|| format!("keeper in {}", run_dir.display()));
-        Ok((started, keeper))
+        Ok(Made { started, keeper, notify })
     }
 
-    fn create_blocking(&self, start: &Start, run_dir: &Path) -> Result<Started, Failure> {
+    fn create_blocking(&self, start: &Start, run_dir: &Path) -> Result<(Started, Option<Notify>), Failure> {
         let Start { id, run, definition, first_id, stdio } = start;
         let (id, run) = (*id, *run);
         let begin = Instant::now();
@@ -272,13 +275,21 @@ impl Runtime {
         .map_err(|error: anyhow::Error| failed(format!("{error:#}")))?;
 
         let size = stdio.as_ref().and_then(|stdio| stdio.size);
-        let (bundle, image) = definition
+        let (mut bundle, image) = definition
             .bundle(id, *first_id, size, &self.init, &self.images, &self.host)
             .map_err(|error| Failure {
                 kind: core::FailureKind::InvalidInput,
                 message: message(&error),
                 at: clock::stamp(),
             })?;
+        let notify = match definition.spec.notify {
+            Some(_) => {
+                let notify = Notify::bind(run_dir).map_err(|error| failed(format!("{error:#}")))?;
+                bundle.offer(&notify::directory(run_dir));
+                Some(notify)
+            }
+            None => None,
+        };
         let rootfs = match (&definition.spec.rootfs, image) {
             (Some(path), _) => Rootfs::Directory { path: path.into() },
             (None, Some(image)) => Rootfs::Overlay {
@@ -323,7 +334,7 @@ impl Runtime {
         let prepared = begin.elapsed();
         let created = self.forge.create(create, &fds).map_err(start_failure);
         tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), "created");
-        created
+        Ok((created?, notify))
     }
 
     fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>, warnings: Vec<String>) {
@@ -331,8 +342,16 @@ impl Runtime {
     }
 
     /// Stay with a run to its end.
-    async fn watch(self: &Arc<Self>, id: Id, run: Run, keeper: anyhow::Result<Keeper>, pidfd: Arc<OwnedFd>) {
+    async fn watch(
+        self: &Arc<Self>,
+        id: Id,
+        run: Run,
+        keeper: anyhow::Result<Keeper>,
+        pidfd: Arc<OwnedFd>,
+        notify: Option<Notify>,
+    ) {
         let oom = tokio::spawn(self.clone().watch_oom(id, run));
+        let listener = notify.map(|notify| tokio::spawn(self.clone().listen(id, run, notify)));
         let record = match &keeper {
             Ok(keeper) => match keeper.ended().await {
                 Ended::Exited(record) => Some(record),
@@ -348,11 +367,30 @@ impl Runtime {
             None => self.ending_without_word(id, run, &pidfd).await,
         };
         oom.abort();
+        listener.inspect(|listener| listener.abort());
         let oom_killed = self.oom_kills(id, run) > 0;
         self.live.lock().remove(&id);
         self.readers.lock().remove(&id);
         self.means.lock().retain(|(of, _), _| *of != id);
         self.tell(Fact::Exited { id, run, exit: Exit { status, oom_killed, at } }).await;
+    }
+
+    /// Pass on what the container says of itself.
+    async fn listen(self: Arc<Self>, id: Id, run: Run, mut notify: Notify) {
+        loop {
+            match notify.receive().await {
+                Ok(said) => {
+                    if said.malformed > 0 {
+                        tracing::debug!(container = ?id, lines = said.malformed, "not understood (sd_notify)");
+                    }
+                    self.tell(Fact::Notified { id, run, notification: said.into() }).await;
+                }
+                Err(error) => {
+                    tracing::warn!(container = ?id, %error, "listening to what it says of itself, giving up");
+                    return;
+                }
+            }
+        }
     }
 
     /// The keeper has gone, or never spoke: its record, otherwise the kernel, knows how the run ended.
@@ -502,19 +540,17 @@ impl Runtime {
     }
 
     /// Remove what no definition owns: runs that are not in `runs`, files of containers that are not in `ids`. What an
-    /// earlier wharfd began when it was killed ends here.
-    pub fn sweep(&self, ids: &HashSet<String>, runs: &HashSet<String>) -> anyhow::Result<()> {
-        let cgroups = stats::CgroupMode::current().directories(&self.paths.cgroup_root).unwrap_or_default();
-        let mut found: HashSet<String> = names(&self.paths.runtime.join("containers"))?.into_iter().collect();
-        for directory in cgroups {
-            let is_run = |name: &String| name.split_once('.').is_some_and(|(id, _)| id.parse::<Id>().is_ok());
-            found.extend(names(&directory).unwrap_or_default().into_iter().filter(is_run));
-        }
-        for run in found.difference(runs) {
+    /// earlier wharfd began when it was killed ends here. All runs of those in `spared` stay.
+    pub fn sweep(
+        &self,
+        ids: &HashSet<String>,
+        runs: &HashSet<String>,
+        spared: &HashSet<String>,
+    ) -> anyhow::Result<()> {
+        let is_spared = |run: &String| run.split_once('.').is_some_and(|(id, _)| spared.contains(id));
+        for run in self.runs()?.difference(runs).filter(|run| !is_spared(run)) {
             tracing::info!(%run, "a run that nobody owns, removing it");
-            let cgroup = format!("{}/{run}", self.paths.cgroup_root);
-            self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
-            remove_tree(&self.paths.runtime.join("containers").join(run))?;
+            self.remove_run(run)?;
         }
         let containers = self.paths.state.join("containers");
         for id in names(&containers)?.iter().filter(|id| !ids.contains(*id)) {
@@ -528,6 +564,35 @@ impl Runtime {
     /// those that bore their numbers. `but` is the one that the store knows to have lived.
     pub fn forget_records(&self, id: Id, but: Option<Run>) -> anyhow::Result<()> {
         remove_records(&self.paths.container(id), but)
+    }
+
+    /// End and remove all that a container has, whatever it is.
+    pub async fn clear(self: Arc<Self>, id: Id) -> anyhow::Result<()> {
+        let cleared = tokio::task::spawn_blocking(move || {
+            let own = format!("{id}.");
+            for run in self.runs()?.iter().filter(|run| run.starts_with(&own)) {
+                self.remove_run(run)?;
+            }
+            remove_tree(&self.paths.container(id))
+        });
+        cleared.await?
+    }
+
+    /// Every run that has a cgroup or a directory, as ID.RUN.
+    fn runs(&self) -> anyhow::Result<HashSet<String>> {
+        let cgroups = stats::CgroupMode::current().directories(&self.paths.cgroup_root).unwrap_or_default();
+        let mut found: HashSet<String> = names(&self.paths.runtime.join("containers"))?.into_iter().collect();
+        for directory in cgroups {
+            let is_run = |name: &String| name.split_once('.').is_some_and(|(id, _)| id.parse::<Id>().is_ok());
+            found.extend(names(&directory).unwrap_or_default().into_iter().filter(is_run));
+        }
+        Ok(found)
+    }
+
+    fn remove_run(&self, run: &str) -> anyhow::Result<()> {
+        let cgroup = format!("{}/{run}", self.paths.cgroup_root);
+        self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
+        remove_tree(&self.paths.runtime.join("containers").join(run))
     }
 
     /// After a restart of wharfd: what became of the run that was saved?
@@ -583,12 +648,26 @@ impl Runtime {
         })
     }
 
-    /// Take over a run that was found alive.
-    pub async fn adopt(self: Arc<Self>, id: Id, found: Found) {
+    /// Take over a run that was found alive; `speaks` if it may tell of itself.
+    pub async fn adopt(self: Arc<Self>, id: Id, found: Found, speaks: bool) {
         let pidfd = Arc::new(found.pidfd);
         self.enter(id, found.run, pidfd.clone(), Vec::new());
-        self.watch(id, found.run, found.keeper, pidfd).await;
+        let notify = speaks.then(|| Notify::bind(&self.paths.run(id, found.run))).and_then(|bound| {
+            bound
+                .inspect_err(
+                    |error| tracing::error!(container = ?id, error = %format!("{error:#}"), "deaf to it"),
+                )
+                .ok()
+        });
+        self.watch(id, found.run, found.keeper, pidfd, notify).await;
     }
+}
+
+/// A run that has just been started.
+struct Made {
+    started: Started,
+    keeper: anyhow::Result<Keeper>,
+    notify: Option<Notify>,
 }
 
 /// A run that was found alive.

@@ -4,15 +4,23 @@
 //! Times since boot mean nothing after the next boot, so the boot is written down with them.
 
 use crate::clock;
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use wharf_supervisor as core;
 use wharf_supervisor::{Run, Stamp, Time};
 
+/// The format of what is written down. It changes when an older wharfd would misunderstand it: fields that may be
+/// missed have a default instead, and a state that is not known is an error anyhow.
+const VERSION: u32 = 1;
+
 /// One container's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Saved {
+    /// Of the format; the first release did not write it.
+    #[serde(default = "first_version")]
+    version: u32,
     /// The kernel's boot_id when this was written.
     boot: String,
     goal: Goal,
@@ -83,6 +91,10 @@ enum GaveUp {
 struct Last {
     run: u64,
     ending: Ending,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -180,6 +192,7 @@ impl Saved {
     /// As it is to be written.
     pub fn new(saved: &core::Saved) -> Self {
         Self {
+            version: VERSION,
             boot: clock::boot_id().to_owned(),
             goal: match saved.goal {
                 core::Goal::Up { run, paused } => Goal::Up { run: run.0, paused },
@@ -222,6 +235,23 @@ impl Saved {
             restarts: Restarts::new(&saved.restarts),
             vitals: Vitals::new(&saved.vitals),
         }
+    }
+
+    /// As it was written down.
+    pub fn parse(json: &str) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default = "first_version")]
+            version: u32,
+        }
+        // First of all, since what follows may look like damage otherwise.
+        let Head { version } = serde_json::from_str(json).context("its saved state")?;
+        if version > VERSION {
+            anyhow::bail!(
+                "its saved state is of a later wharfd (version {version}, known up to {VERSION}): install that again"
+            );
+        }
+        serde_json::from_str(json).context("its saved state")
     }
 
     /// As JSON.
@@ -518,14 +548,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_release_wrote_is_understood() {
-        let text = r#"{"boot":"b","goal":{"up":{"run":1,"paused":false}},
-            "phase":{"running":{"run":1,"pid":42}},"started":{"boot":5,"wall":7}}"#;
-        let saved: Saved = serde_json::from_str(text).expect("the old format");
-        let restored = saved.restore().expect("nothing wrong in it");
-        assert_eq!(restored.phase, core::Phase::Running { process: core::Process { run: Run(1), pid: 42 } });
-        assert_eq!(restored.restarts, core::Restarts::default());
-        assert_eq!(restored.vitals, core::SavedVitals::default());
+    fn what_the_first_release_wrote_is_understood_and_it_would_understand_ours() {
+        for record in crate::store::tests::of_the_first_release() {
+            let saved = Saved::parse(&record.saved).expect("the old format");
+            let written = serde_json::from_str(&saved.to_json()).expect("JSON");
+            let old = serde_json::from_str(&record.saved).expect("JSON");
+            crate::store::tests::assert_contains(&written, &old);
+            let restored = saved.restore().expect("nothing wrong in it");
+            assert_eq!(restored.restarts, core::Restarts::default());
+            assert_eq!(restored.vitals, core::SavedVitals::default());
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_wrote_is_refused_whole() {
+        let known = Saved::new(&core::Saved {
+            goal: core::Goal::Down,
+            phase: core::Phase::Created,
+            started: None,
+            restarts: restarts(),
+            vitals: vitals(),
+        });
+        let known = known.to_json();
+        let error = |text: String| format!("{:#}", Saved::parse(&text).expect_err("from the future"));
+        let later = known
+            .replace(r#""version":1"#, r#""version":2"#)
+            .replace(r#""goal":"down""#, r#""goal":"sideways""#);
+        assert!(error(later).contains("later wharfd"));
+        assert!(error(known.replace(r#""created""#, r#""dreaming""#)).contains("dreaming"));
+        // What may be missed is.
+        let more = known.replacen('{', r#"{"colour":"red","#, 1);
+        assert_eq!(Saved::parse(&more).expect("one more field").to_json(), known);
     }
 
     fn restarts() -> core::Restarts {

@@ -5,7 +5,8 @@
 //! wharfd. The whole is small and written by the driver alone; nobody else opens it.
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, params};
+use rusqlite::types::{FromSqlError, ValueRef};
+use rusqlite::{Connection, ErrorCode, params};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -44,16 +45,19 @@ pub struct Record {
 }
 
 impl Store {
-    /// Open or make the file. The directory exists and is ours alone.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let database = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
-        Self::prepare(database).with_context(|| format!("preparing {}", path.display()))
+    /// Open or make the file. The directory exists and is ours alone. In `containers` every container that was ever
+    /// started has its files.
+    pub fn open(path: &Path, containers: &Path) -> anyhow::Result<Self> {
+        let opened = Connection::open(path)
+            .with_context(|| format!("opening {}", path.display()))
+            .and_then(|database| Self::prepare(database, containers));
+        opened.map_err(|error| {
+            let advice = advice(path, containers, &error);
+            error.context(advice)
+        })
     }
 
-    fn prepare(database: Connection) -> anyhow::Result<Self> {
-        database.pragma_update(None, "journal_mode", "WAL")?;
-        database.pragma_update(None, "synchronous", "FULL")?;
-        database.pragma_update(None, "foreign_keys", true)?;
+    fn prepare(database: Connection, containers: &Path) -> anyhow::Result<Self> {
         // One process, one connection: holding the lock spares its system calls and keeps a second wharfd out.
         database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -62,6 +66,24 @@ impl Store {
                 "written by a later wharfd (schema {version}, known up to {SCHEMA}): install that version again"
             );
         }
+        // Of a few pages. What it does not find is damage within a row, which costs that container only.
+        let found: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if found != "ok" {
+            return Err(anyhow::Error::new(Damage(found)));
+        }
+        if version < 1 {
+            // Everything that is there would be nobody's, and be removed.
+            let mut left = std::fs::read_dir(containers)?;
+            if left.next().is_some() {
+                return Err(anyhow::Error::new(Damage(
+                    "it is empty or new, but there are containers".to_owned(),
+                )));
+            }
+        }
+        // The first that writes: a file that cannot be used stays as it is.
+        database.pragma_update(None, "journal_mode", "WAL")?;
+        database.pragma_update(None, "synchronous", "FULL")?;
+        database.pragma_update(None, "foreign_keys", true)?;
         if version < 1 {
             database.execute_batch(
                 "BEGIN;
@@ -152,13 +174,48 @@ impl Record {
     /// From columns in the order in which every query here names them.
     fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            definition: row.get(2)?,
-            saved: row.get(3)?,
+            id: text(row, 0)?,
+            name: text(row, 1)?,
+            definition: text(row, 2)?,
+            saved: text(row, 3)?,
             first_id: row.get(4)?,
         })
     }
+}
+
+/// Bytes that are no text are for the reader of the text to complain about: they are one container's damage.
+fn text(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<String> {
+    match row.get_ref(column)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Err(FromSqlError::InvalidType.into()),
+    }
+}
+
+/// What is wrong with the file as a whole.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Damage(String);
+
+/// What somebody should do about a file that cannot be used.
+fn advice(path: &Path, containers: &Path, error: &anyhow::Error) -> String {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()?.sqlite_error_code());
+    let (path, containers) = (path.display(), containers.display());
+    match code {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("{path} is in use: is another wharfd running with this --state-dir?")
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => damaged(&path, &containers),
+        _ if error.downcast_ref::<Damage>().is_some() => damaged(&path, &containers),
+        _ => format!("the state in {path} cannot be used"),
+    }
+}
+
+fn damaged(path: &impl std::fmt::Display, containers: &impl std::fmt::Display) -> String {
+    format!(
+        "{path} is damaged; running containers go on, and nothing was changed. Put a backup in its place, or what \
+         `sqlite3 {path} .recover` saves of it; or move it and {containers} away to begin with nothing, which ends and \
+         removes all containers"
+    )
 }
 
 /// One change of the store.
@@ -188,8 +245,30 @@ pub enum Change {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// What the first release wrote, read by the store of today.
+    pub fn of_the_first_release() -> Vec<Record> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let old = Connection::open(&path).expect("made");
+        old.execute_batch(include_str!("../../tests/fixtures/0.1/wharf.sql")).expect("the old state");
+        drop(old);
+        open(&path).expect("opened").containers().expect("read")
+    }
+
+    /// Written again, all that was in it is still there, beside what has come later: an earlier release can read it.
+    pub fn assert_contains(new: &serde_json::Value, old: &serde_json::Value) {
+        match (new, old) {
+            (serde_json::Value::Object(new), serde_json::Value::Object(old)) => {
+                for (key, old) in old {
+                    assert_contains(new.get(key).unwrap_or_else(|| panic!("no {key} any more")), old);
+                }
+            }
+            (new, old) => assert_eq!(new, old),
+        }
+    }
 
     fn record(id: &str, first_id: u32) -> Record {
         Record {
@@ -201,11 +280,18 @@ mod tests {
         }
     }
 
+    /// With no container's files.
+    fn open(path: &Path) -> anyhow::Result<Store> {
+        let containers = path.with_file_name("containers");
+        std::fs::create_dir_all(&containers).expect("a directory");
+        Store::open(path, &containers)
+    }
+
     #[test]
     fn what_was_committed_is_there_after_reopening() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state.db");
-        let mut store = Store::open(&path).expect("opened");
+        let mut store = open(&path).expect("opened");
         store
             .commit(
                 &[Change::Put(record("a", 65_536)), Change::Put(record("b", 131_072))],
@@ -220,16 +306,23 @@ mod tests {
             .expect("committed");
         drop(store);
 
-        let store = Store::open(&path).expect("opened again");
+        let store = open(&path).expect("opened again");
         let expected = Record { saved: "{1}".into(), ..record("a", 65_536) };
         assert_eq!(store.containers().expect("read"), vec![expected]);
         assert_eq!(store.ranges().expect("read"), BTreeSet::from([65_536]));
     }
 
     #[test]
+    fn what_the_first_release_left_is_read() {
+        let all = of_the_first_release();
+        assert_eq!(all.len(), 12);
+        assert_eq!(all.iter().filter(|record| record.first_id.is_none()).count(), 1, "hostns");
+    }
+
+    #[test]
     fn one_bad_change_undoes_all_of_its_commit() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut store = Store::open(&dir.path().join("state.db")).expect("opened");
+        let mut store = open(&dir.path().join("state.db")).expect("opened");
         let same_range = [Change::Put(record("a", 65_536)), Change::Put(record("b", 65_536))];
         store.commit(&same_range, Durable::AfterPowerCut).expect_err("a range belongs to one container");
         assert_eq!(store.containers().expect("read"), vec![]);
@@ -240,7 +333,66 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state.db");
         Connection::open(&path).expect("made").pragma_update(None, "user_version", 99).expect("set");
-        let error = format!("{:#}", Store::open(&path).expect_err("from the future"));
+        let error = format!("{:#}", open(&path).expect_err("from the future"));
         assert!(error.contains("later wharfd"), "{error}");
+    }
+    #[test]
+    fn file_that_is_no_database_is_left_alone_and_the_way_on_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        for content in
+            [b"this is no database, and has never been one of any kind".repeat(100), vec![0xff; 8192]]
+        {
+            std::fs::write(&path, &content).expect("written");
+            let error = format!("{:#}", open(&path).expect_err("garbage"));
+            assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
+            assert_eq!(std::fs::read(&path).expect("read"), content);
+        }
+    }
+
+    #[test]
+    fn file_with_a_broken_page_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let mut store = open(&path).expect("opened");
+        let many = |number: u32| Change::Put(record(&format!("{number:064}"), 65_536 * number));
+        let changes: Vec<Change> = (1..200).map(many).collect();
+        store.commit(&changes, Durable::AfterPowerCut).expect("committed");
+        drop(store);
+
+        let whole = std::fs::read(&path).expect("read");
+        let mut broken = whole.clone();
+        broken[4096..8192].fill(0x5a);
+        for content in [broken, whole[..whole.len() / 2].to_vec()] {
+            std::fs::write(&path, &content).expect("written");
+            let error = format!("{:#}", open(&path).expect_err("a broken page"));
+            assert!(error.contains("is damaged"), "{error}");
+        }
+    }
+
+    #[test]
+    fn new_file_beside_containers_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        std::fs::create_dir_all(dir.path().join("containers/abc")).expect("a container's files");
+        for content in [None, Some("")] {
+            content.map(|content| std::fs::write(&path, content).expect("written"));
+            let error = format!("{:#}", open(&path).expect_err("its containers are unknown"));
+            assert!(error.contains("there are containers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_one_row_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let mut store = open(&path).expect("opened");
+        let both = [Change::Put(record("a", 65_536)), Change::Put(record("b", 131_072))];
+        store.commit(&both, Durable::AfterPowerCut).expect("committed");
+        let spoil = "UPDATE container SET saved = CAST(x'ff7bfe' AS TEXT) WHERE id = 'a'";
+        store.database.execute_batch(spoil).expect("spoilt");
+        let all = store.containers().expect("read");
+        assert_eq!(all[1], record("b", 131_072));
+        assert!(all[0].saved.contains('\u{fffd}'), "{all:?}");
     }
 }

@@ -5,8 +5,8 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
-use wharf_bus::{Spec, spec};
 use wharf_bus::types::EventRecord;
+use wharf_bus::{Spec, spec};
 use wharf_supervisor::Failure;
 
 /// Notices that a subscriber may lag behind: more than a full boot's worth of state changes of 300 containers.
@@ -27,7 +27,8 @@ pub struct View {
     pub command: Vec<String>,
     /// The document in force.
     pub spec: Arc<Spec>,
-    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed`, `removing`.
+    /// `created`, `waiting`, `starting`, `running`, `paused`, `stopping`, `exited`, `failed`, `removing`;
+    /// `damaged` (see `damaged.rs`).
     pub state: &'static str,
     /// `up`, `down`, `removed`.
     pub goal: &'static str,
@@ -89,7 +90,7 @@ impl View {
 
     /// Is its last run over, with none to follow by itself?
     pub fn is_over(&self) -> bool {
-        matches!(self.state, "created" | "exited" | "failed" | "removing") && !self.restarting
+        matches!(self.state, "created" | "exited" | "failed" | "removing" | "damaged") && !self.restarting
     }
 }
 

@@ -24,6 +24,7 @@ demo, the program of the image wharf/demo
       --unhealthy         answer /healthz with 503 until told otherwise
       --ignore-term       do not end on SIGTERM or SIGINT
   tell PATH [--port N]    GET PATH from the one that serves in the same network, such as /control/hang
+  notify LINES...         say so to NOTIFY_SOCKET, such as READY=1 or STATUS=TEXT (sd_notify)
   true                    exit with 0
   exit N                  exit with N
   crash                   abort (SIGABRT; as pid 1 the kernel makes it SIGSEGV)
@@ -65,6 +66,7 @@ fn run(command: &str, args: &[String]) -> Result<ExitCode, String> {
     match command {
         "serve" => serve::serve(args),
         "tell" => serve::tell(args),
+        "notify" => notify(args),
         "true" => Ok(ExitCode::SUCCESS),
         "exit" => Ok(ExitCode::from(number::<u8>(args.first(), "exit code")?)),
         "crash" => std::process::abort(),
@@ -234,4 +236,13 @@ fn forkbomb() -> Result<ExitCode, String> {
             }
         }
     }
+}
+
+/// One datagram, as sd_notify(3) sends it.
+fn notify(lines: &[String]) -> Result<ExitCode, String> {
+    let address = std::env::var_os("NOTIFY_SOCKET").ok_or("NOTIFY_SOCKET is not set; nobody listens")?;
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(lines.join("\n").as_bytes(), &address));
+    sent.map_err(|error| format!("telling {}: {error}", address.to_string_lossy()))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -27,6 +27,7 @@ pub use config::Config;
 pub use host::{CpuList, Host};
 pub use invalid::Invalid;
 pub(crate) use invalid::nearest;
+pub use mounts::OFFER;
 pub use process::Process;
 
 use crate::seccomp::{self, Filter};
@@ -152,6 +153,16 @@ pub fn build(config: &Config, image: Option<&ImageConfig>, host: &Host) -> Resul
 }
 
 impl Bundle {
+    /// Mount a directory of the host read-only at [`OFFER`]; who looks into it needs no rights but those of others.
+    pub fn offer(&mut self, directory: &std::path::Path) {
+        if let Some(mounts) = self.spec["mounts"].as_array_mut() {
+            mounts.push(serde_json::json!({
+                "destination": OFFER, "type": "bind", "source": directory,
+                "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+            }));
+        }
+    }
+
     /// The request for one start, and the descriptors that go with it. Writes the container's /etc files into
     /// the run's directory.
     pub fn create(&self, at: Placement) -> io::Result<(Create, Vec<OwnedFd>)> {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wharf_protocol::{Create, Exec, Failure, Family, Limits, Reply, Request, frame};
+use wharf_protocol::{Create, Exec, Failure, FailureKind, Family, Limits, Reply, Request, frame};
 
 /// A create may have to wait for a slow file system; longer than this is an error.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -163,7 +163,16 @@ impl Forge {
         family: Family,
         count: u8,
     ) -> Result<Vec<OwnedFd>, ForgeError> {
-        match self.ask(&Request::Sockets { count, family }, &[container], PATIENCE)? {
+        let asked = self.ask(&Request::Sockets { count, family }, &[container], PATIENCE);
+        // The first release knows no such request, and hangs up.
+        let hung_up = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        if matches!(&asked, Err(ForgeError::Broken(error)) if hung_up(error)) {
+            let message = "the forge did not answer; if it is of an earlier release, restart it (`systemctl restart \
+                           wharf-forge`; containers live on)";
+            let (kind, detail) = (FailureKind::Unsupported, Vec::new());
+            return Err(Failure { kind, message: message.to_owned(), detail }.into());
+        }
+        match asked? {
             // None, or fewer than were asked for, when this process may have no more descriptors.
             (Reply::Sockets, sockets) if !sockets.is_empty() => Ok(sockets),
             (reply, _) => Err(refusal(reply)),

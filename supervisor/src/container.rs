@@ -428,7 +428,9 @@ impl Container {
             }
             // The kill may have come before there was anything to kill.
             State::Killing { run, .. } => {
-                self.live(now, at);
+                if self.started.is_none() {
+                    self.live(now, at);
+                }
                 self.emit(Effect::Kill { id: self.id, run });
             }
             State::Created
@@ -571,7 +573,7 @@ impl Container {
     fn thawed(&mut self, now: Time) {
         match self.state {
             State::Paused { process } | State::Resuming { process, .. } => {
-                self.vitals.resume(now);
+                self.vitals.resume(now, now + POST_START_LIMIT);
                 self.enter(State::Running { process })
             }
             State::Pausing { process, .. } => self.emit(Effect::Freeze { id: self.id, run: process.run }),
@@ -1327,7 +1329,7 @@ impl Container {
         effects.append(&mut self.outbox);
     }
 
-    fn to_save(&self) -> Saved {
+    pub(crate) fn to_save(&self) -> Saved {
         Saved {
             goal: self.goal,
             phase: Phase::of(&self.state),

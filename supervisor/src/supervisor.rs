@@ -125,7 +125,9 @@ impl Supervisor {
         let accepted = self.touch(now, id, |container| container.start(now));
         let waits = matches!(self.containers.get(&id).map(Container::state), Some(State::Waiting { .. }));
         match accepted {
-            Some(Ok(Accepted::Already)) if waits && self.start_required(now, id) => Some(Ok(Accepted::Underway)),
+            Some(Ok(Accepted::Already)) if waits && self.start_required(now, id) => {
+                Some(Ok(Accepted::Underway))
+            }
             Some(Ok(Accepted::Underway)) => {
                 self.start_required(now, id);
                 accepted

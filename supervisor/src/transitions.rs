@@ -56,6 +56,7 @@ struct Situation {
 }
 
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few dozen of them")]
 enum Input {
     Command(&'static str, Command),
     Fact(&'static str, Fact),

@@ -251,9 +251,12 @@ impl Vitals {
         }
     }
 
-    /// It goes on after it was frozen.
-    pub(crate) fn resume(&mut self, now: Time) {
+    /// It goes on after it was frozen, and so does its hook, which gets as long again.
+    pub(crate) fn resume(&mut self, now: Time, post_start: Time) {
         self.health.resume(now);
+        if let Some(until) = &mut self.post_start {
+            *until = (*until).max(post_start);
+        }
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.at = now + watchdog.period;
         }

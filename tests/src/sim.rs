@@ -22,6 +22,7 @@ mod wishes;
 
 pub use chance::Chance;
 pub use host::simulate;
+pub use wishes::{probes, restart};
 
 /// What was found, and how to find it again.
 #[derive(Debug)]

@@ -102,7 +102,8 @@ impl Arguments {
 impl Found {
     /// It should run, and does not: nobody should miss that.
     fn gave_up(&self) -> bool {
-        record::text(&self.record, "State") == "failed" && !record::text(&self.record, "Reason").is_empty()
+        let reason = record::text(&self.record, "Reason");
+        matches!(record::text(&self.record, "State"), "failed" | "damaged") && !reason.is_empty()
     }
 
     fn new(path: OwnedObjectPath, properties: &HashMap<String, OwnedVariant>, now: u64) -> Self {
@@ -194,7 +195,7 @@ fn colour(record: &Value) -> Option<Colour> {
     match record::text(record, "State") {
         "running" => Some(Colour::Good),
         "waiting" | "starting" | "paused" | "stopping" | "removing" => Some(Colour::Notable),
-        "failed" => Some(Colour::Bad),
+        "failed" | "damaged" => Some(Colour::Bad),
         "exited" if record.get("ExitCode").and_then(Value::as_i64) != Some(0) => Some(Colour::Bad),
         "exited" | "created" => Some(Colour::Dim),
         _ => None,
@@ -284,7 +285,10 @@ mod tests {
         running["Health"] = json!("unhealthy");
         let text = table(&[waiting, running], false).render(None, false);
         assert!(text.contains("WHY"), "{text}");
-        assert!(text.contains("waiting (3s)") && text.contains("before restart 7: it exited with 1"), "{text}");
+        assert!(
+            text.contains("waiting (3s)") && text.contains("before restart 7: it exited with 1"),
+            "{text}"
+        );
         assert!(text.contains("running (unhealthy)"), "{text}");
     }
 

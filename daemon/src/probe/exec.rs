@@ -58,7 +58,7 @@ impl Confinement {
             fds: Vec::new(),
         };
         // Another wharfd may have left some that are still ending.
-        let number = AtomicU64::new(clock::wall_micros());
+        let number = AtomicU64::new(clock::now().0 / 1000);
         Self { forge, container, request, filter: bundle.filter.clone(), number }
     }
 

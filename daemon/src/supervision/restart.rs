@@ -182,9 +182,9 @@ mod tests {
 
     fn read(json: &str) -> Result<core::Restart, String> {
         let spec = spec::Spec::parse(&format!(r#"{{"restart":{json}}}"#)).expect("the shape is right");
-        restart(&spec.restart).map_err(|error| match error {
-            Error::InvalidSpec(text) => text,
-            other => panic!("{other}"),
+        restart(&spec.restart).map_err(|error| {
+            let Error::InvalidSpec(text) = error else { panic!("{error}") };
+            text
         })
     }
 

@@ -75,6 +75,16 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
         Ok(received) => received,
         Err(error) => {
             sys::say(format_args!("reading a request: {error}"));
+            // A later wharfd may ask for more than we know; it shall hear why nothing comes of it.
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                let message = format!(
+                    "the forge (wharf {}) does not understand the request: {error}; if wharfd was upgraded, restart \
+                     the forge as well (containers live on)",
+                    env!("CARGO_PKG_VERSION")
+                );
+                let failure = Failure { kind: FailureKind::Unsupported, message, detail: Vec::new() };
+                let _ = frame::send(connection, &Reply::Failed(failure), &[]);
+            }
             return;
         }
     };

@@ -383,6 +383,39 @@ fn unknown_and_malformed_messages_are_refused() {
     keeper.finish();
 }
 
+/// Every release's wharfd talks to the keepers of the next: `tests/fixtures` has what it said and what it was answered.
+#[test]
+fn earlier_releases_are_answered_as_ever() {
+    let exchanges = include_str!("../../../tests/fixtures/0.1/keeper.txt");
+    let keeper = Setup::new("read x").stdin_kept().start();
+    let socket = keeper.connect();
+    let (_reader, writer) = pipe();
+    let bytes = |digits: &str| -> Vec<u8> {
+        let digits = digits.as_bytes().chunks_exact(2);
+        digits.map(|byte| u8::from_str_radix(std::str::from_utf8(byte).unwrap(), 16).unwrap()).collect()
+    };
+    for name in ["hello", "attach", "attach with input", "resize of pipes", "unknown"] {
+        let line = exchanges.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let [sent, fds, "->", answer, answer_fds] = words[..] else { panic!("{line}") };
+        socket.send(&bytes(sent), &vec![writer.as_raw_fd(); fds.parse().unwrap()]);
+        let (mut got, got_fds) = socket.receive();
+        let mut expected = bytes(answer);
+        if got[0] == b'S' {
+            // Pid and run are others.
+            expected[5..].fill(0);
+            got[5..].fill(0);
+        }
+        // A later keeper may say more after what an earlier one said.
+        assert_eq!(got.get(..expected.len()), Some(expected.as_slice()), "{name}");
+        assert_eq!(got_fds.len(), answer_fds.parse::<usize>().unwrap(), "{name}");
+    }
+    keeper.stdin(&socket).write_all(b"\n").unwrap();
+    drop(writer);
+    let dir = keeper.finish();
+    assert_eq!(record(&dir)["version"], 1);
+}
+
 #[test]
 fn other_users_are_not_served() {
     let setup = Setup::new("read x").stdin_kept();

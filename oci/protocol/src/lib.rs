@@ -18,5 +18,10 @@ pub use exit::ExitRecord;
 pub use request::*;
 pub use wharf_keeper as keeper;
 
-/// The version of everything in this crate. A forge or keeper of the previous version must be understood.
+/// The version of everything in this crate, which changes when one side would misunderstand the other.
+///
+/// Within a version, wharfd, forge and keepers may be a release apart, in either direction: a new field has
+/// `#[serde(default)]` and a meaning that may be missed, unknown fields are skipped, a request that the forge does not
+/// know is refused and nothing else, and messages of a keeper never change, there can only be more of them. The bytes
+/// of each release are kept in `tests/fixtures`, and what reads them today is tested.
 pub const VERSION: u32 = 1;

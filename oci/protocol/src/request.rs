@@ -122,7 +122,8 @@ pub enum FailureKind {
     Unsupported,
     /// The container is no longer running.
     NotRunning,
-    /// Everything else.
+    /// Everything else, also what a later release has a kind of its own for.
+    #[serde(other)]
     Failed,
 }
 

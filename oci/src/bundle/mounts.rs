@@ -13,10 +13,13 @@ use std::path::Path;
 /// The program that `init` asks for. In /dev, which is ours: no image and no volume can be in its way.
 pub const INIT: &str = "/dev/init";
 
-/// Names in /dev that the container library makes.
-const DEVICES: [&str; 17] = [
+/// Where [`super::Bundle::offer`] mounts its directory, likewise.
+pub const OFFER: &str = "/dev/wharf";
+
+/// Names in /dev that the container library and we make.
+const DEVICES: [&str; 18] = [
     "console", "core", "fd", "full", "init", "kcore", "mqueue", "null", "ptmx", "pts", "random", "stderr",
-    "stdin", "stdout", "tty", "urandom", "zero",
+    "stdin", "stdout", "tty", "urandom", "wharf", "zero",
 ];
 
 /// The mounts of a spec.

@@ -511,6 +511,70 @@ fn tick_before_the_deadline_does_nothing() {
     assert_eq!(host.did(), []);
 }
 
+#[test]
+fn start_while_a_run_ends_is_not_lost_to_the_restart_policy() {
+    let mut host = Host::new();
+    let mut spec = spec("web");
+    spec.restart.policy = Policy::OnFailure { max: None };
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    host.started(Run(1), 100);
+    host.exited(Run(1), 0);
+    assert_eq!(
+        host.command(Command::Pause { id: WEB }),
+        Err(Rejection::NotRunning { name: "web".parse().expect("a name"), state: "exited" })
+    );
+    assert_eq!(host.command(Command::Start { id: WEB }), Ok(Accepted::Underway));
+    host.fact(Fact::CleanedUp { id: WEB, run: Run(1) });
+    assert!(host.did().contains(&Effect::Start { id: WEB, run: Run(2) }));
+}
+
+#[test]
+fn watchdog_and_hook_have_their_time_from_when_the_start_was_heard_of() {
+    let mut host = Host::new();
+    let mut spec = spec("web");
+    spec.notify = Some(Notify { ready: false, watchdog: Some(GRACE) });
+    spec.hooks.post_start = true;
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    let at = Stamp { boot: host.now, wall: 0 };
+    host.now = host.now + GRACE * 20;
+    host.fact(Fact::Started { id: WEB, run: Run(1), pid: 100, at });
+    assert_eq!(host.web().state().name(), "running");
+    assert_eq!(host.supervisor.next_deadline(), Some(host.now + GRACE));
+}
+
+#[test]
+fn start_that_is_told_again_does_not_make_an_unhealthy_run_a_new_one() {
+    let mut host = Host::new();
+    let mut spec = spec("web");
+    spec.hooks.post_start = true;
+    spec.restart.rules = vec![ExitRule { action: RuleAction::Restart, codes: Codes::In(vec![0]) }];
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    host.started(Run(1), 100);
+    let failure = Some("it broke".to_owned());
+    host.fact(Fact::HookEnded { id: WEB, run: Run(1), hook: Hook::PostStart, failure });
+    host.after(GRACE);
+    host.started(Run(1), 100);
+    host.exited(Run(1), 0);
+    host.fact(Fact::CleanedUp { id: WEB, run: Run(1) });
+    assert_eq!(host.web().goal(), Goal::Down, "its code says nothing, since it was killed");
+}
+
+#[test]
+fn hook_after_the_start_is_not_late_for_having_been_frozen() {
+    let mut host = Host::new();
+    let mut spec = spec("web");
+    spec.hooks.post_start = true;
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    host.started(Run(1), 100);
+    host.command(Command::Pause { id: WEB }).expect("accepted");
+    host.fact(Fact::Frozen { id: WEB, run: Run(1) });
+    host.after(GRACE * 100);
+    host.command(Command::Unpause { id: WEB }).expect("accepted");
+    host.fact(Fact::Thawed { id: WEB, run: Run(1) });
+    host.after(GRACE);
+    assert_eq!(host.web().state().name(), "running");
+}
+
 /// One supervisor and a clock that is moved by hand.
 struct Host {
     supervisor: Supervisor,

@@ -21,6 +21,17 @@ impl Host {
         self.supervisor.command(self.now, command)
     }
 
+    /// A new supervisor for what this one would save, with the same found of each run.
+    fn dies(&self, observed: Observed) -> Self {
+        let mut next = Self { now: self.now, ..Self::new(self.supervisor.limits) };
+        for container in self.supervisor.containers() {
+            let saved = container.to_save();
+            next.supervisor.adopt(self.now, container.id(), container.spec().clone(), saved, observed);
+        }
+        next.supervisor.adopted(self.now);
+        next
+    }
+
     fn started(&mut self, id: Id) {
         self.now = self.now + Duration::from_millis(1);
         let run = self.run(id);
@@ -47,19 +58,13 @@ impl Host {
 
     /// Those that were begun, in order.
     fn begun(&mut self) -> Vec<Id> {
-        let start = |effect| match effect {
-            Effect::Start { id, .. } => Some(id),
-            _ => None,
-        };
+        let start = |effect| if let Effect::Start { id, .. } = effect { Some(id) } else { None };
         self.supervisor.effects().into_iter().filter_map(start).collect()
     }
 
     /// Those that were asked to stop, in order.
     fn asked_to_stop(&mut self) -> Vec<Id> {
-        let stop = |effect| match effect {
-            Effect::Signal { id, .. } => Some(id),
-            _ => None,
-        };
+        let stop = |effect| if let Effect::Signal { id, .. } = effect { Some(id) } else { None };
         self.supervisor.effects().into_iter().filter_map(stop).collect()
     }
 }
@@ -324,4 +329,81 @@ fn after_a_boot_those_come_back_that_should() {
         let id = Id::from_bytes([number as u8 + 1; 32]);
         assert_eq!(begun.contains(&id), case.3, "{case:?}: {:?}", host.supervisor.container(id));
     }
+}
+
+#[test]
+fn stopping_all_ends_the_waiting_too() {
+    let mut host = chain(Condition::Ready, false);
+    host.command(Command::Start { id: WEB }).expect("accepted");
+    assert_eq!(host.state(WEB), "waiting");
+    host.command(Command::StopAll { grace: None }).expect("accepted");
+    assert_eq!(host.state(WEB), "created");
+    host.command(Command::Restart { id: WEB, grace: None }).expect("accepted");
+    assert_eq!(host.state(WEB), "waiting", "it can be started again");
+}
+
+#[test]
+fn start_of_one_that_waits_starts_again_what_it_waits_for() {
+    let mut host = chain(Condition::Ready, false);
+    host.command(Command::Start { id: WEB }).expect("accepted");
+    host.ended(DB, 1);
+    host.begun();
+    assert_eq!(host.command(Command::Start { id: WEB }), Ok(Accepted::Underway));
+    assert_eq!(host.begun(), [DB]);
+    assert_eq!(host.command(Command::Start { id: WEB }), Ok(Accepted::Already));
+}
+
+#[test]
+fn order_of_stopping_all_outlives_the_daemon() {
+    let mut host = chain(Condition::Started, false);
+    host.command(Command::Start { id: WEB }).expect("accepted");
+    host.started(DB);
+    host.started(WEB);
+    host.command(Command::StopAll { grace: None }).expect("accepted");
+    let mut next = host.dies(Observed::Alive { pid: 100, started: Stamp::default(), frozen: false });
+    assert_eq!(next.asked_to_stop(), [WEB]);
+    next.ended(WEB, 0);
+    assert_eq!(next.asked_to_stop(), [DB]);
+}
+
+#[test]
+fn restarts_that_are_due_when_the_daemon_comes_back_keep_to_the_budget() {
+    let second = Duration::from_secs(1);
+    let limits = Limits { restart_burst: 1, restart_every: second, ..Limits::default() };
+    let mut host = Host::new(limits);
+    for (id, name) in [(DB, "db"), (WEB, "web"), (FRONT, "front")] {
+        let mut spec = always(name);
+        spec.restart.back_off = BackOff::DOCKER;
+        host.command(Command::Run { id, spec }).expect("accepted");
+        host.started(id);
+        host.ended(id, 1);
+    }
+    host.now = host.now + second;
+    let mut next = host.dies(Observed::Nothing { at: Stamp::default() });
+    assert_eq!(next.begun().len(), 1);
+    next.now = next.now + second;
+    next.supervisor.tick(next.now);
+    assert_eq!(next.begun().len(), 1);
+}
+
+#[test]
+fn time_the_host_slept_is_added_to_what_others_are_given() {
+    let hour = Duration::from_secs(3600);
+    let mut host = Host::new(Limits::default());
+    let mut spec = spec("web", &[]);
+    spec.notify = Some(Notify { ready: false, watchdog: Some(Duration::from_secs(30)) });
+    host.command(Command::Run { id: WEB, spec }).expect("accepted");
+    host.now = host.now + hour;
+    host.supervisor.slept(host.now, hour);
+    host.supervisor.tick(host.now);
+    assert_eq!(host.state(WEB), "starting");
+    host.started(WEB);
+    host.now = host.now + hour;
+    host.supervisor.slept(host.now, hour);
+    host.supervisor.tick(host.now);
+    assert_eq!(host.state(WEB), "running", "it could not feed its watchdog");
+    host.command(Command::Stop { id: WEB, grace: None }).expect("accepted");
+    host.now = host.now + hour;
+    host.supervisor.slept(host.now, hour);
+    assert_eq!(host.supervisor.next_deadline(), Some(host.now + Duration::from_secs(10)));
 }

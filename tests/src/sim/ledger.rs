@@ -1,5 +1,6 @@
 //! What has been asked for, announced and told, container by container: what invariants compare with.
 
+use super::invariants::START_LIMIT;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wharf_supervisor::{Goal, Hook, Id, Phase, Policy, ProbeKind, Run, Saved, Spec, State, Time, Wait};
@@ -29,6 +30,8 @@ pub(super) struct Account {
     pub longest_grace: Duration,
     /// Patience with the start, or with the hook after it, began then.
     pub patience_from: Option<Time>,
+    /// That patience was over, and the start with it.
+    pub start_gave_up: bool,
     /// It was told of, and found wanting.
     pub unhealthy: bool,
     /// The watchdog was last content.
@@ -46,7 +49,7 @@ pub(super) struct Account {
     /// Hooks under way.
     pub hooks: BTreeMap<Hook, u64>,
     /// When runs were to begin, by the host's age.
-    pub starts: VecDeque<(Run, Duration)>,
+    pub starts: VecDeque<Duration>,
     /// Those that have to have ended before it gets its stop signal.
     pub after: BTreeSet<Id>,
 }
@@ -99,13 +102,24 @@ impl Account {
             Phase::Canceling { kill_at, .. } | Phase::Stopping { kill_at, .. } => (true, Some(*kill_at)),
             Phase::Killing { .. } => (true, Some(now)),
             _ if saved.goal == Goal::Removed => (true, Some(now)),
-            _ => (unwanted, unwanted.then_some(now + spec.stop.grace)),
+            Phase::Created
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::CleaningUp { .. }
+            | Phase::Ended { .. }
+            | Phase::GivenUp { .. }
+            | Phase::Removing => (unwanted, unwanted.then_some(now + spec.stop.grace)),
         };
         // A longer grace is remembered by a deadline, if at all.
         self.kill_at = self.may_be_killed;
         self.patience_from = Some(now);
         self.unhealthy = saved.vitals.verdict.is_some();
         self.heard = now;
+        if saved.vitals.post_start {
+            // It was not known how it ended, so it is carried out again.
+            self.post_start = None;
+        }
         self.probes.clear();
         self.hooks.clear();
         self.after.clear();
@@ -121,6 +135,7 @@ impl Account {
         self.kill_at = None;
         self.longest_grace = spec.stop.grace;
         self.patience_from = Some(now);
+        self.start_gave_up = false;
         self.unhealthy = false;
         self.watchdog = spec.notify.and_then(|notify| notify.watchdog);
         self.triggered = false;
@@ -134,9 +149,9 @@ impl Account {
     /// A start is to begin. It counts even if nothing comes of it, since the daemon is killed.
     pub fn intend(&mut self, age: Duration, phase: &Phase) {
         if let Phase::Starting { run } = phase
-            && self.starts.back().is_none_or(|(last, _)| *last != *run)
+            && !matches!(&self.state, Some(State::Starting { run: begun, .. }) if begun == run)
         {
-            self.starts.push_back((*run, age));
+            self.starts.push_back(age);
             if self.starts.len() > 20 {
                 self.starts.pop_front();
             }
@@ -158,9 +173,17 @@ impl Account {
                 self.heard = now;
                 if !matches!(self.state, Some(State::Running { .. })) {
                     self.probes.values_mut().for_each(|probe| probe.excused = true);
+                    self.patience_from = Some(now);
                 }
             }
-            State::Canceling { kill_at, .. } | State::Stopping { kill_at, .. } => self.kill_at = Some(*kill_at),
+            State::Canceling { kill_at, .. } | State::Stopping { kill_at, .. } => {
+                self.kill_at = Some(*kill_at)
+            }
+            State::Killing { .. } => {
+                let starts = matches!(self.state, Some(State::Starting { .. } | State::Canceling { .. }));
+                let too_long = self.patience_from.is_some_and(|from| from + START_LIMIT <= now);
+                self.start_gave_up |= starts && too_long;
+            }
             State::Created
             | State::Waiting { .. }
             | State::Starting { .. }
@@ -168,7 +191,6 @@ impl Account {
             | State::Paused { .. }
             | State::Resuming { .. }
             | State::Yielding { .. }
-            | State::Killing { .. }
             | State::CleaningUp { .. }
             | State::Ended { .. }
             | State::GivenUp { .. }
@@ -179,7 +201,8 @@ impl Account {
 
     /// As long as the host slept, nobody could do anything.
     pub fn sleep(&mut self, slept: Duration) {
-        for at in [&mut self.may_be_killed, &mut self.kill_at, &mut self.patience_from].into_iter().flatten() {
+        for at in [&mut self.may_be_killed, &mut self.kill_at, &mut self.patience_from].into_iter().flatten()
+        {
             *at = *at + slept;
         }
         self.heard = self.heard + slept;

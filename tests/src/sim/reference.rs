@@ -7,6 +7,9 @@ use wharf_supervisor::{
     BackOff, Codes, Ending, GaveUp, Growth, Policy, Probe, ProbeKind, Probes, Reset, Restart, RuleAction,
 };
 
+/// An answer that has not come so long after the timeout is lost; no system says what it does then.
+const LOST: Duration = Duration::from_secs(30);
+
 /// Does the policy want another run?
 pub fn wants(restart: &Restart, ending: &Ending, unhealthy: bool) -> bool {
     let code = match ending {
@@ -216,6 +219,10 @@ impl Workers {
         let (now, started) = (self.now, self.started());
         let mut begun = Vec::new();
         for (kind, worker) in &mut self.workers {
+            if worker.begun.is_some_and(|begun| now >= begun + worker.probe.timeout + LOST) {
+                worker.begun = None;
+                worker.left = worker.interval(now);
+            }
             let gated = *kind != ProbeKind::Startup && !started;
             let ticks = match kind {
                 ProbeKind::Startup | ProbeKind::Liveness | ProbeKind::Readiness => {
@@ -237,7 +244,8 @@ impl Workers {
         let (now, restarts) = (self.now, self.health_restarts);
         let Some(worker) = self.workers.get_mut(&kind) else { return };
         let Some(begun) = worker.begun.take() else { return };
-        let excused = kind == ProbeKind::Health && worker.settled.is_none() && begun < worker.probe.start_period;
+        let excused =
+            kind == ProbeKind::Health && worker.settled.is_none() && begun < worker.probe.start_period;
         match result {
             Some(false) if excused => worker.last = Some(false),
             Some(success) => worker.result(success),
@@ -260,6 +268,15 @@ impl Workers {
                     ProbeKind::Startup | ProbeKind::Liveness => {}
                 }
             }
+        }
+    }
+
+    /// Another daemon goes on; what was under way has ended with the one before. Who is not ready is looked at.
+    pub fn taken_over(&mut self) {
+        for (kind, worker) in &mut self.workers {
+            worker.begun = None;
+            let looked_at = *kind == ProbeKind::Readiness && worker.settled != Some(true);
+            worker.ticks_from = if looked_at { self.now } else { Duration::ZERO };
         }
     }
 

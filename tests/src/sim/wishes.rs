@@ -4,7 +4,8 @@ use super::Chance;
 use std::time::Duration;
 use wharf_supervisor::{
     Attempts, BackOff, Codes, Command, Condition, ExitRule, Growth, Hooks, Id, Limits, Name, Notify, Policy,
-    Preset, Probe, ProbeKind, Probes, Requirement, Reset, Restart, RuleAction, Signal, Spec, StartLimit, Stop,
+    Preset, Probe, ProbeKind, Probes, Requirement, Reset, Restart, RuleAction, Signal, Spec, StartLimit,
+    Stop,
 };
 
 const NAMES: [&str; 4] = ["web", "db", "queue", "cache"];
@@ -69,17 +70,19 @@ fn name(chance: &mut Chance) -> Name {
 
 fn requirement(chance: &mut Chance) -> Requirement {
     let conditions = [Condition::Started, Condition::Healthy, Condition::Ready, Condition::Completed];
-    Requirement {
-        name: name(chance),
-        condition: *chance.of(&conditions),
-        restart_with: chance.percent(30),
-    }
+    Requirement { name: name(chance), condition: *chance.of(&conditions), restart_with: chance.percent(30) }
 }
 
-fn restart(chance: &mut Chance) -> Restart {
+/// A restart policy; not each can be.
+pub fn restart(chance: &mut Chance) -> Restart {
     let retries = chance.percent(50).then(|| 1 + chance.below(5) as u32);
-    let policies =
-        [Policy::No, Policy::OnFailure { max: retries }, Policy::Always, Policy::UnlessStopped, Policy::Always];
+    let policies = [
+        Policy::No,
+        Policy::OnFailure { max: retries },
+        Policy::Always,
+        Policy::UnlessStopped,
+        Policy::Always,
+    ];
     let mut restart = chance.of(&Preset::ALL).restart(*chance.of(&policies));
     if chance.percent(30) {
         restart.back_off = back_off(chance);
@@ -106,7 +109,7 @@ fn rule(chance: &mut Chance) -> ExitRule {
     }
 }
 
-pub(super) fn back_off(chance: &mut Chance) -> BackOff {
+fn back_off(chance: &mut Chance) -> BackOff {
     let initial = Duration::from_millis(100) + chance.up_to(Duration::from_secs(20));
     let after = Duration::from_secs(1 + chance.below(60));
     BackOff {
@@ -123,8 +126,10 @@ pub(super) fn back_off(chance: &mut Chance) -> BackOff {
     }
 }
 
-pub(super) fn probes(chance: &mut Chance) -> Probes {
-    let mut one = |kind| chance.percent(25).then(|| probe(chance, kind)).filter(|probe| probe.validate(kind).is_ok());
+/// Probes of every kind, or none.
+pub fn probes(chance: &mut Chance) -> Probes {
+    let mut one =
+        |kind| chance.percent(25).then(|| probe(chance, kind)).filter(|probe| probe.validate(kind).is_ok());
     Probes {
         startup: one(ProbeKind::Startup),
         liveness: one(ProbeKind::Liveness),
@@ -138,7 +143,11 @@ fn probe(chance: &mut Chance, kind: ProbeKind) -> Probe {
     let periods = [1, 10, 20, 50, 100, 100, 200, 300];
     let settles_late = kind == ProbeKind::Readiness;
     Probe {
-        initial_delay: if chance.percent(50) { Duration::ZERO } else { chance.up_to(Duration::from_secs(40)) },
+        initial_delay: if chance.percent(50) {
+            Duration::ZERO
+        } else {
+            chance.up_to(Duration::from_secs(40))
+        },
         period: Duration::from_millis(100) * *chance.of(&periods),
         timeout: Duration::from_millis(100) + chance.up_to(Duration::from_secs(20)),
         success_threshold: if settles_late { 1 + chance.below(3) as u32 } else { 1 },

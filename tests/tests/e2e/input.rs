@@ -169,7 +169,7 @@ fn other_options_are_checked() {
 #[test]
 fn directory_that_is_no_root_file_system_is_refused() {
     let wharf = Wharf::shared();
-    refused(&wharf, &["--rootfs", "/no/such/dir", "true"], &["/no/such/dir"]);
+    refused(&wharf, &["--rootfs", "/no/such/dir", "true"], &["rootfs", "/no/such/dir", "correct the path"]);
     refused(&wharf, &["--rootfs", "relative", "true"], &["relative"]);
     let empty = wharf.scratch("no-rootfs");
     let output = wharf.output(["run", "--rm", "--rootfs", &empty.display().to_string(), "/bin/true"]);
@@ -215,7 +215,7 @@ fn damaged_archives_are_refused() {
     };
     load_refused(&wharf, &file("empty.tar", b""), &["empty.tar"]);
     load_refused(&wharf, &file("noise.tar", &[0x5a; 100_000]), &["noise.tar"]);
-    load_refused(&wharf, &file("half.tar", &good[..good.len() / 2]), &["half.tar"]);
+    load_refused(&wharf, &file("half.tar", &good[..good.len() / 2]), &["half.tar", "truncated", "anew"]);
 
     // A layout with a layer that is not what its name says.
     let copy_layout = |name: &str| {

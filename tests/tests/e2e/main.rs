@@ -6,6 +6,7 @@
 
 mod bus;
 mod crash;
+mod damage;
 mod images;
 mod input;
 mod install;
@@ -16,3 +17,4 @@ mod logs;
 mod options;
 mod streams;
 mod supervision;
+mod upgrade;

@@ -346,6 +346,48 @@ fn hooks_run_before_ready_and_before_the_stop_signal() {
 }
 
 #[test]
+fn container_tells_of_itself_and_feeds_its_watchdog() {
+    let wharf = Wharf::start();
+    let container = wharf.run([
+        "--restart",
+        "always",
+        "--restart-delay",
+        "0s",
+        "--sdnotify=ready",
+        "--watchdog",
+        "2s",
+        "--stop-timeout",
+        "0",
+        "wharf/demo",
+    ]);
+    assert!(!is_ready(&container), "it has not said so");
+    let say = |lines: &[&str]| {
+        let mut arguments = vec!["exec", container.id(), "/bin/demo", "notify"];
+        arguments.extend(lines);
+        wharf.ok(arguments)
+    };
+    say(&["READY=1", "STATUS=warming the cache"]);
+    eventually(5, "it is ready", || is_ready(&container));
+    assert_eq!(text(&container.inspect(), "status"), "warming the cache");
+    assert!(wharf.ok(["ps"]).contains("warming the cache"));
+
+    // A new wharfd goes on listening, and has not forgotten.
+    wharf.kill_daemon();
+    wharf.launch();
+    assert!(is_ready(&container));
+    let pid = container.pid();
+    for _ in 0..8 {
+        say(&["WATCHDOG=1"]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(container.pid(), pid, "a dog that is fed does not bite");
+    eventually(10, "one that is not fed does", || container.pid() != pid && restarts(&container) == 1);
+    assert!(!is_ready(&container));
+    let unhealthy = wharf.ok(["events", "--no-stream", "--filter", "kind=unhealthy"]);
+    assert!(unhealthy.contains("watchdog"), "{unhealthy}");
+}
+
+#[test]
 fn mistakes_are_named_with_their_range() {
     let wharf = Wharf::shared();
     for (arguments, words) in [
