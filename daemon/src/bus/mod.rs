@@ -3,6 +3,7 @@
 pub mod container;
 pub mod greeting;
 pub mod manager;
+pub mod objects;
 pub mod private;
 pub mod publish;
 pub mod system;

@@ -6,6 +6,7 @@
 use crate::api::Api;
 use crate::bus::container::{self, ContainerObject};
 use crate::bus::manager::ManagerObject;
+use crate::bus::objects::ObjectManager;
 use crate::view::Notice;
 use anyhow::bail;
 use std::borrow::Cow;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use wharf_bus::names;
-use zbus::fdo::{ObjectManager, Properties};
+use zbus::fdo::Properties;
 use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, connection};
@@ -30,7 +31,7 @@ pub fn serve<'a>(
     // First listen, then look: what happens in between is seen twice, which does no harm.
     let notices = api.views.subscribe();
     let mut builder = builder
-        .serve_at(names::ROOT, ObjectManager)
+        .serve_at(names::ROOT, ObjectManager { api: api.clone() })
         .serve_at(names::ROOT, ManagerObject { api: api.clone() });
     for view in api.views.all() {
         if let Some(object) = ContainerObject::new(api, &view.id) {
@@ -72,7 +73,9 @@ async fn pass_on(connection: &Connection, api: &Arc<Api>, notice: Notice) -> zbu
         Notice::Added(view) => {
             // It may be gone again: then its Removed is already on the way.
             if let Some(object) = ContainerObject::new(api, &view.id) {
-                connection.object_server().at(names::container_path(&view.id), object).await?;
+                let path = names::container_path(&view.id);
+                ObjectManager::announce(connection, &path, &object).await?;
+                connection.object_server().at(&path, object).await?;
             }
         }
         Notice::Changed { old, new } => {
@@ -87,6 +90,8 @@ async fn pass_on(connection: &Connection, api: &Arc<Api>, notice: Notice) -> zbu
         Notice::Removed(view) => {
             let path = names::container_path(&view.id);
             connection.object_server().remove::<ContainerObject, _>(&path).await?;
+            let emitter = SignalEmitter::new(connection, names::ROOT)?;
+            ObjectManager::interfaces_removed(&emitter, path.into(), &[names::CONTAINER_INTERFACE]).await?;
         }
         Notice::Event(event) => {
             let emitter = SignalEmitter::new(connection, names::ROOT)?;
