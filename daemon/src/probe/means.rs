@@ -9,9 +9,9 @@ use tokio::net::TcpSocket;
 use wharf_oci::Family;
 use wharf_oci::forge::{Forge, ForgeError};
 
-/// Sockets that one request to the forge brings: an eighth of a fork for each probe, and at most some 30 kB of the
+/// Sockets that one request to the forge brings: a sixteenth of a fork for each probe, and at most some 60 kB of the
 /// kernel's memory for each container that is probed.
-const BATCH: u8 = 8;
+const BATCH: u8 = 16;
 
 /// What it takes to probe one run of a container. To be dropped with the run: prepared sockets keep its network
 /// namespace alive.
