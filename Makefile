@@ -2,7 +2,7 @@
 # make test       every test tier that runs on this machine (e2e needs root; sudo is used if need be)
 # make check      formatting, lints, documentation, licences and bans
 # make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
-# make bench      side by side with crun; results in docs/results/
+# make bench      side by side with crun, podman, Docker and runit; results in docs/results/
 # make vm         the e2e tests on pure cgroup v2 with systemd, in a virtual machine; VM_TESTS names some of them
 # make soak       start and remove containers for SOAK_MINUTES and look for what is left behind
 # make fuzz       property tests with FUZZ_CASES cases each, simulated hosts with FUZZ_SEEDS seeds
@@ -79,6 +79,7 @@ uninstall:
 bench: release
 	@scripts/need bench
 	$(SUDO) benches/run target/release $(BENCH_ROUNDS)
+	$(SUDO) benches/supervision target/release $(BENCH_ROUNDS)
 
 # Some ten minutes where nothing but emulation (qemu's TCG) is at hand.
 vm: build
