@@ -23,6 +23,7 @@ mod processes;
 mod runtime;
 mod saved;
 mod store;
+mod substitute;
 mod supervision;
 mod view;
 
