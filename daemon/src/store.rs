@@ -376,7 +376,9 @@ pub mod tests {
         let path = dir.path().join("state.db");
         std::fs::create_dir_all(dir.path().join("containers/abc")).expect("a container's files");
         for content in [None, Some("")] {
-            content.map(|content| std::fs::write(&path, content).expect("written"));
+            if let Some(content) = content {
+                std::fs::write(&path, content).expect("written");
+            }
             let error = format!("{:#}", open(&path).expect_err("its containers are unknown"));
             assert!(error.contains("there are containers"), "{error}");
         }
