@@ -189,7 +189,11 @@ fn guard(
     let started_boottime_ns = sys::boottime_ns();
     launch.go(&made.explanation)?;
     let reply = Reply::Started { pid: made.pid as u32, started_boottime_ns, warnings: made.warnings };
-    frame::send(connection, &reply, &[descriptors.init.as_fd()]).context("answering")?;
+    // Whoever asked may have been killed, and the next wharfd finds the keeper. One that lives and does not hear the
+    // answer removes the cgroup, with all that is in it.
+    if let Err(error) = frame::send(connection, &reply, &[descriptors.init.as_fd()]) {
+        sys::say(format_args!("answering: {error}, ignoring"));
+    }
     // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
     let error = match rustix::process::set_child_subreaper(None) {
         Ok(()) => keeper::become_keeper(keeper, request, made.pid, descriptors),
