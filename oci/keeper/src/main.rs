@@ -231,6 +231,8 @@ impl Keeper {
                     Exit::sync(self.run);
                     return 0;
                 }
+                // On a full disk whoever listens learns it all the same; the record is for those who come later.
+                self.control.announce(&exit.message(self.log.dropped()));
                 *retry_at = now + RETRY;
             }
         }
