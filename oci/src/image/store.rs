@@ -277,6 +277,10 @@ impl Store {
         }
         {
             let _lock = store.lock()?;
+            // From a replacement that a crash has interrupted; the next one would overwrite it.
+            for name in ["images/index.new", "images/oci-layout.new"] {
+                let _ = std::fs::remove_file(store.path(name));
+            }
             if !store.path("images/index.json").exists() {
                 store.write_index(&empty_index())?;
             }
