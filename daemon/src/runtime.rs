@@ -556,8 +556,13 @@ impl Runtime {
         self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
         tracing::debug!(container = ?id, took = ?begin.elapsed(), "cgroup removed");
         remove_tree(&self.paths.run(id, run))?;
-        let record = self.paths.container(id).join(ExitRecord::file_name(run.0));
-        gone(std::fs::remove_file(&record)).with_context(|| format!("removing {}", record.display()))
+        // The second, of a keeper that was killed just before it put the record in place.
+        let record = ExitRecord::file_name(run.0);
+        for name in [format!("{record}.tmp"), record] {
+            let path = self.paths.container(id).join(name);
+            gone(std::fs::remove_file(&path)).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Remove all files of a container.
