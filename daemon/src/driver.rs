@@ -877,7 +877,7 @@ impl Driver {
             state: state.name(),
             goal: container.goal().name(),
             run,
-            settled: !matches!(state, State::CleaningUp { .. } | State::Removing { .. }),
+            settled: !matches!(state, State::CleaningUp { attempt: 0..=1, .. } | State::Removing { .. }),
             ready: container.is_ready(),
             health: container.vitals().health().status().name(),
             probes: probes(container.vitals().health()),
