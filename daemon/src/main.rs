@@ -38,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wharf_oci::bundle::Host;
-use wharf_oci::hands;
+use wharf_oci::{failpoint, hands};
 
 /// Runs OCI containers on this host and keeps them running. Containers go on when it ends.
 #[derive(Debug, Parser)]
@@ -130,6 +130,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         cgroup_root: config.cgroup_root.clone(),
     };
     paths.prepare()?;
+    failpoint::watch(&paths.runtime);
     // First of all: its lock says that no other wharfd uses these directories.
     let store = store::Store::open(&paths.database(), &paths.containers())?;
     let mut stop = signal(SignalKind::terminate())?;

@@ -9,6 +9,7 @@ use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::BTreeSet;
 use std::path::Path;
+use wharf_oci::failpoint;
 
 /// Counted up when the tables change; an older file is migrated, a newer one refused.
 const SCHEMA: i64 = 1;
@@ -165,7 +166,9 @@ impl Store {
                 }
             }
         }
+        failpoint::reach("store.committing");
         transaction.commit()?;
+        failpoint::reach("store.committed");
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wharf_protocol::{Create, Exec, Failure, FailureKind, Family, Limits, Reply, Request, frame};
+use wharf_protocol::{Create, Exec, Failure, FailureKind, Family, Limits, Reply, Request, failpoint, frame};
 
 /// A create may have to wait for a slow file system; longer than this is an error.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -234,8 +234,12 @@ impl Forge {
         patience: Duration,
     ) -> Result<(Reply, Vec<OwnedFd>), ForgeError> {
         let connection = self.connect(patience)?;
+        failpoint::reach("ask.connected");
         frame::send(&connection, request, fds).map_err(ForgeError::Broken)?;
-        receive(&connection)
+        failpoint::reach("ask.sent");
+        let answer = receive(&connection);
+        failpoint::reach("ask.answered");
+        answer
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, ForgeError> {
