@@ -68,6 +68,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log();
+    end_with_any_panic();
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,6 +76,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// In every build as in the installed one: a wharfd of which a part has gone would only seem to work, and the next one
+/// knows everything that it knew.
+fn end_with_any_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// To standard error, with the level from WHARF_LOG (`info` by default; `debug`, `wharfd::driver=trace`, …).
