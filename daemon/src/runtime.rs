@@ -674,8 +674,9 @@ impl Runtime {
         })
     }
 
-    /// Take over a run that was found alive; `speaks` if it may tell of itself.
-    pub async fn adopt(self: Arc<Self>, id: Id, found: Found, speaks: bool) {
+    /// Take over a run that was found alive; `speaks` if it may tell of itself. It can be signalled from now on, also
+    /// before the returned future, which stays with it, is polled.
+    pub fn adopt(self: Arc<Self>, id: Id, found: Found, speaks: bool) -> impl Future<Output = ()> {
         let pidfd = Arc::new(found.pidfd);
         self.enter(id, found.run, pidfd.clone(), Vec::new());
         let notify = speaks.then(|| Notify::bind(&self.paths.run(id, found.run))).and_then(|bound| {
@@ -685,7 +686,7 @@ impl Runtime {
                 )
                 .ok()
         });
-        self.watch(id, found.run, found.keeper, pidfd, notify).await;
+        async move { self.watch(id, found.run, found.keeper, pidfd, notify).await }
     }
 }
 
