@@ -4,7 +4,8 @@
 # make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
 # make bench      side by side with crun, podman, Docker and runit; results in docs/results/
 # make vm         the e2e tests on pure cgroup v2 with systemd, in a virtual machine; VM_TESTS names some of them
-# make soak       start and remove containers for SOAK_MINUTES and look for what is left behind
+# make soak       start and remove containers for SOAK_MINUTES and look for what is left behind; then ten times the faults
+#                 of make test (kills, failing system calls, power cuts)
 # make fuzz       property tests with FUZZ_CASES cases each, simulated hosts with FUZZ_SEEDS seeds
 #
 # Every target installs what it needs and does not find (scripts/need; Debian and Ubuntu).
@@ -24,6 +25,9 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSDIR ?= $(if $(filter /usr,$(PREFIX)),$(PREFIX)/share/dbus-1/system.d,$(SYSCONFDIR)/dbus-1/system.d)
 MANDIR ?= $(PREFIX)/share/man/man1
 SOAK_MINUTES ?= 5
+SOAK_KILLS ?= 10000
+SOAK_SYSCALL_FAULTS ?= 20000
+SOAK_POWER_CUTS ?= 2000
 FUZZ_CASES ?= 100000
 FUZZ_SEEDS ?= 1000000
 BENCH_ROUNDS ?= 40
@@ -37,7 +41,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER ?= sudo -E
 SUDO := sudo
 endif
 
-.PHONY: help demo build release test check install uninstall soak fuzz bench vm deny
+.PHONY: help demo build failpoints release test check install uninstall soak fuzz bench vm deny
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -54,7 +58,13 @@ demo: build
 	@scripts/need demo
 	@$(SUDO) scripts/demo target/debug
 
-test: build
+# wharfd in which tests can kill whoever reaches a chosen point, beside the ordinary one, which is built again.
+failpoints:
+	@scripts/need build
+	$(CARGO) build --locked -p wharfd --features failpoints
+	cp -f target/debug/wharfd target/debug/wharfd-failpoints
+
+test: failpoints build
 	@scripts/need test
 	$(CARGO) test --locked --workspace --exclude wharf-tests --no-fail-fast
 	RUST_TEST_THREADS=$(E2E_THREADS) $(CARGO) test --locked -p wharf-tests --no-fail-fast
@@ -86,9 +96,11 @@ vm: build
 	@scripts/need vm
 	tests/vm/run target/debug $(VM_TESTS)
 
-soak: release
-	@scripts/need demo
+soak: release failpoints build
+	@scripts/need demo test
 	$(SUDO) scripts/soak target/release $(SOAK_MINUTES)
+	WHARF_KILLS=$(SOAK_KILLS) WHARF_SYSCALL_FAULTS=$(SOAK_SYSCALL_FAULTS) WHARF_POWER_CUTS=$(SOAK_POWER_CUTS) \
+		$(CARGO) test --locked -p wharf-tests --test faults -- --nocapture
 
 fuzz:
 	@scripts/need build

@@ -8,6 +8,7 @@ fn main() {
         package: "wharf-forge",
         directories: &["oci/forge", "oci/protocol", "oci/keeper"],
         target: "hands",
+        has_failpoints: true,
         binaries: &[("wharf-forge", "WHARF_FORGE")],
     }
     .build();
@@ -15,6 +16,7 @@ fn main() {
         package: "wharf-keeper",
         directories: &["oci/keeper"],
         target: "keeper",
+        has_failpoints: false,
         binaries: &[("wharf-init", "WHARF_INIT")],
     }
     .build();
@@ -22,6 +24,7 @@ fn main() {
         package: "wharf-demo",
         directories: &["demo"],
         target: "hands",
+        has_failpoints: false,
         binaries: &[("wharf-demo", "WHARF_DEMO")],
     }
     .build();

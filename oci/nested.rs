@@ -15,6 +15,8 @@ pub struct Nested {
     pub directories: &'static [&'static str],
     /// The target directory's name.
     pub target: &'static str,
+    /// Has it the feature `failpoints`, to be switched on together with ours?
+    pub has_failpoints: bool,
     /// Programs, and the environment variable through which each one's path reaches `include_bytes!(env!(…))`.
     pub binaries: &'static [(&'static str, &'static str)],
 }
@@ -54,6 +56,9 @@ impl Nested {
             .env("RUSTFLAGS", FLAGS);
         for (name, _) in self.binaries {
             cargo.args(["--bin", name]);
+        }
+        if self.has_failpoints && std::env::var_os("CARGO_FEATURE_FAILPOINTS").is_some() {
+            cargo.args(["--features", "failpoints"]);
         }
         // What this run of cargo has set for us must not reach the other one: flags, wrappers such as clippy's, and
         // settings of profiles.

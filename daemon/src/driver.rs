@@ -261,8 +261,10 @@ impl Driver {
         if let Some(found) = living {
             let runtime = self.runtime.clone();
             let speaks = self.held.get(&id).is_some_and(|held| held.definition.spec.notify.is_some());
+            // A stop that an earlier wharfd began is carried on at once, and finds the run.
+            let adopted = runtime.adopt(id, found, speaks);
             self.tasks.spawn(async move {
-                runtime.adopt(id, found, speaks).await;
+                adopted.await;
                 Done::Work
             });
         }
@@ -906,7 +908,7 @@ impl Driver {
             state: state.name(),
             goal: container.goal().name(),
             run,
-            settled: !matches!(state, State::CleaningUp { .. } | State::Removing { .. }),
+            settled: !matches!(state, State::CleaningUp { attempt: 0..=1, .. } | State::Removing { .. }),
             ready: container.is_ready(),
             health: container.vitals().health().status().name(),
             probes: probes(container.vitals().health()),

@@ -23,6 +23,7 @@ mod processes;
 mod runtime;
 mod saved;
 mod store;
+mod substitute;
 mod supervision;
 mod view;
 
@@ -37,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wharf_oci::bundle::Host;
-use wharf_oci::hands;
+use wharf_oci::{failpoint, hands};
 
 /// Runs OCI containers on this host and keeps them running. Containers go on when it ends.
 #[derive(Debug, Parser)]
@@ -67,6 +68,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log();
+    end_with_any_panic();
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,6 +76,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// In every build as in the installed one: a wharfd of which a part has gone would only seem to work, and the next one
+/// knows everything that it knew.
+fn end_with_any_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// To standard error, with the level from WHARF_LOG (`info` by default; `debug`, `wharfd::driver=trace`, …).
@@ -129,6 +141,7 @@ async fn serve(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         cgroup_root: config.cgroup_root.clone(),
     };
     paths.prepare()?;
+    failpoint::watch(&paths.runtime);
     // First of all: its lock says that no other wharfd uses these directories.
     let store = store::Store::open(&paths.database(), &paths.containers())?;
     let mut stop = signal(SignalKind::terminate())?;

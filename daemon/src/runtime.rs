@@ -11,6 +11,7 @@ use crate::definition::Definition;
 use crate::notify::{self, Notify};
 use crate::paths::{Paths, own_directory};
 use crate::probe::{self, Confinement, Handler, Means, Outcome};
+use crate::substitute;
 use anyhow::Context;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -21,10 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use wharf_oci::bundle::{Host, Placement};
 use wharf_oci::forge::{Forge, ForgeError, Started};
 use wharf_oci::image::Store;
-use wharf_oci::keeper::{Ended, Keeper};
+use wharf_oci::keeper::{Ended, Keeper, Spare};
 use wharf_oci::{CreateFd, ExitRecord, FailureKind, Limits, Log, Rootfs, Stdin, TerminalSize, WaitStatus};
 use wharf_oci::{readiness, stats};
 use wharf_supervisor as core;
@@ -36,6 +38,10 @@ const READERS: usize = 512;
 /// Docker's defaults are without any bound, which fills disks; these are podman's and kubelet's order of size.
 const LOG_MAX_SIZE: u64 = 10 << 20;
 const LOG_MAX_FILES: u32 = 5;
+/// Most runs that are over by then had nothing to lose, and should not pay for it.
+const SETTLED: Duration = Duration::from_millis(200);
+/// After the end of a container without a keeper, for what is left of its output.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// How long a keeper whose container has gone may take to write the record (it waits for slow readers of the
 /// output) before the kernel's own word is taken.
 const RECORD_PATIENCE: Duration = Duration::from_secs(30);
@@ -352,6 +358,7 @@ impl Runtime {
     ) {
         let oom = tokio::spawn(self.clone().watch_oom(id, run));
         let listener = notify.map(|notify| tokio::spawn(self.clone().listen(id, run, notify)));
+        let spare = tokio::spawn(self.clone().spare(id, run));
         let record = match &keeper {
             Ok(keeper) => match keeper.ended().await {
                 Ended::Exited(record) => Some(record),
@@ -363,8 +370,11 @@ impl Runtime {
             }
         };
         let (status, at) = match record {
-            Some(record) => (status(record.wait_status), stamp(&record)),
-            None => self.ending_without_word(id, run, &pidfd).await,
+            Some(record) => {
+                spare.abort();
+                (status(record.wait_status), stamp(&record))
+            }
+            None => self.ending_without_word(id, run, &pidfd, spare).await,
         };
         oom.abort();
         listener.inspect(|listener| listener.abort());
@@ -394,11 +404,18 @@ impl Runtime {
     }
 
     /// The keeper has gone, or never spoke: its record, otherwise the kernel, knows how the run ended.
-    async fn ending_without_word(&self, id: Id, run: Run, pidfd: &OwnedFd) -> (ExitStatus, Stamp) {
+    async fn ending_without_word(
+        &self,
+        id: Id,
+        run: Run,
+        pidfd: &OwnedFd,
+        spare: JoinHandle<io::Result<Spare>>,
+    ) -> (ExitStatus, Stamp) {
         if let Some(exit) = self.recorded(id, run) {
             return exit;
         }
         tracing::warn!(container = ?id, %run, "the keeper has gone, the container is watched without it");
+        let substitute = tokio::spawn(stand_in(id, spare, self.paths.log(id)));
         let gone = match pidfd.try_clone().and_then(|fd| readiness::watch(fd, Interest::READABLE)) {
             Ok(pidfd) => pidfd.readable().await.map(drop),
             Err(error) => Err(error),
@@ -406,6 +423,8 @@ impl Runtime {
         if let Err(error) = gone {
             tracing::error!(container = ?id, %error, "watching the process, taking it for dead");
         }
+        // What is still in the pipes; somebody else may hold them open.
+        let _ = tokio::time::timeout(LAST_OUTPUT, substitute).await;
         // Whoever reaps it may take a moment, and until then the kernel does not tell.
         for _ in 0..100 {
             if let Some(exit) = self.recorded(id, run) {
@@ -417,6 +436,14 @@ impl Runtime {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         (ExitStatus::Unknown, clock::stamp())
+    }
+
+    /// What there has to be if the keeper is killed.
+    async fn spare(self: Arc<Self>, id: Id, run: Run) -> io::Result<Spare> {
+        tokio::time::sleep(SETTLED).await;
+        let keeper = Keeper::connect(&self.paths.run(id, run))?;
+        keeper.status().await?;
+        keeper.spare()
     }
 
     /// What the keeper wrote down about a run.
@@ -529,8 +556,13 @@ impl Runtime {
         self.forge.remove_cgroup(&cgroup).with_context(|| format!("removing cgroup {cgroup}"))?;
         tracing::debug!(container = ?id, took = ?begin.elapsed(), "cgroup removed");
         remove_tree(&self.paths.run(id, run))?;
-        let record = self.paths.container(id).join(ExitRecord::file_name(run.0));
-        gone(std::fs::remove_file(&record)).with_context(|| format!("removing {}", record.display()))
+        // The second, of a keeper that was killed just before it put the record in place.
+        let record = ExitRecord::file_name(run.0);
+        for name in [format!("{record}.tmp"), record] {
+            let path = self.paths.container(id).join(name);
+            gone(std::fs::remove_file(&path)).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Remove all files of a container.
@@ -648,8 +680,9 @@ impl Runtime {
         })
     }
 
-    /// Take over a run that was found alive; `speaks` if it may tell of itself.
-    pub async fn adopt(self: Arc<Self>, id: Id, found: Found, speaks: bool) {
+    /// Take over a run that was found alive; `speaks` if it may tell of itself. It can be signalled from now on, also
+    /// before the returned future, which stays with it, is polled.
+    pub fn adopt(self: Arc<Self>, id: Id, found: Found, speaks: bool) -> impl Future<Output = ()> {
         let pidfd = Arc::new(found.pidfd);
         self.enter(id, found.run, pidfd.clone(), Vec::new());
         let notify = speaks.then(|| Notify::bind(&self.paths.run(id, found.run))).and_then(|bound| {
@@ -659,7 +692,7 @@ impl Runtime {
                 )
                 .ok()
         });
-        self.watch(id, found.run, found.keeper, pidfd, notify).await;
+        async move { self.watch(id, found.run, found.keeper, pidfd, notify).await }
     }
 }
 
@@ -676,6 +709,18 @@ pub struct Found {
     run: Run,
     keeper: anyhow::Result<Keeper>,
     pidfd: OwnedFd,
+}
+
+/// Take the place of a keeper that has gone, as far as that is possible.
+async fn stand_in(id: Id, spare: JoinHandle<io::Result<Spare>>, log: PathBuf) {
+    let taken = match spare.await {
+        Ok(Ok(spare)) => substitute::stand_in(spare, log).await,
+        Ok(Err(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = taken {
+        tracing::warn!(container = ?id, error = %format!("{error:#}"), "its output is lost without the keeper");
+    }
 }
 
 async fn blocking(act: impl FnOnce() -> Result<(), ForgeError> + Send + 'static) -> anyhow::Result<()> {

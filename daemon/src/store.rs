@@ -9,6 +9,7 @@ use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::BTreeSet;
 use std::path::Path;
+use wharf_oci::failpoint;
 
 /// Counted up when the tables change; an older file is migrated, a newer one refused.
 const SCHEMA: i64 = 1;
@@ -165,7 +166,9 @@ impl Store {
                 }
             }
         }
+        failpoint::reach("store.committing");
         transaction.commit()?;
+        failpoint::reach("store.committed");
         Ok(())
     }
 }
@@ -376,7 +379,9 @@ pub mod tests {
         let path = dir.path().join("state.db");
         std::fs::create_dir_all(dir.path().join("containers/abc")).expect("a container's files");
         for content in [None, Some("")] {
-            content.map(|content| std::fs::write(&path, content).expect("written"));
+            if let Some(content) = content {
+                std::fs::write(&path, content).expect("written");
+            }
             let error = format!("{:#}", open(&path).expect_err("its containers are unknown"));
             assert!(error.contains("there are containers"), "{error}");
         }

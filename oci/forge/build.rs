@@ -8,6 +8,7 @@ fn main() {
         package: "wharf-keeper",
         directories: &["oci/keeper"],
         target: "keeper",
+        has_failpoints: true,
         binaries: &[("wharf-keeper", "WHARF_KEEPER")],
     }
     .build();

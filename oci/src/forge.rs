@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wharf_protocol::{Create, Exec, Failure, FailureKind, Family, Limits, Reply, Request, frame};
+use wharf_protocol::{Create, Exec, Failure, FailureKind, Family, Limits, Reply, Request, failpoint, frame};
 
 /// A create may have to wait for a slow file system; longer than this is an error.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -17,6 +17,10 @@ const CREATE_PATIENCE: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// See [`PATIENCE`].
 const EXEC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between the tries of what may be tried again.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(500)];
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -204,8 +208,20 @@ impl Forge {
         self.order(&Request::RemoveCgroup { cgroup: cgroup.to_owned() }, &[])
     }
 
+    /// What may be done twice, so it is asked for again if the forge or its child was killed meanwhile, or if there was
+    /// no descriptor or memory to ask it: a signal that comes twice is better than none, which would end in a kill.
     fn order(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ForgeError> {
-        match self.ask(request, fds, PATIENCE)? {
+        let mut answer = self.ask(request, fds, PATIENCE);
+        for pause in PAUSES {
+            match &answer {
+                Err(ForgeError::Unreachable { .. }) => {}
+                Err(ForgeError::Broken(error)) if !is_late(error) => {}
+                Err(ForgeError::Broken(_) | ForgeError::Unexpected | ForgeError::Failed(_)) | Ok(_) => break,
+            }
+            std::thread::sleep(pause);
+            answer = self.ask(request, fds, PATIENCE);
+        }
+        match answer? {
             (Reply::Done, _) => Ok(()),
             (reply, _) => Err(refusal(reply)),
         }
@@ -218,8 +234,12 @@ impl Forge {
         patience: Duration,
     ) -> Result<(Reply, Vec<OwnedFd>), ForgeError> {
         let connection = self.connect(patience)?;
+        failpoint::reach("ask.connected");
         frame::send(&connection, request, fds).map_err(ForgeError::Broken)?;
-        receive(&connection)
+        failpoint::reach("ask.sent");
+        let answer = receive(&connection);
+        failpoint::reach("ask.answered");
+        answer
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, ForgeError> {
@@ -251,6 +271,11 @@ fn refusal(reply: Reply) -> ForgeError {
         | Reply::Sockets
         | Reply::Done => ForgeError::Unexpected,
     }
+}
+
+/// Has time run out?
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn receive(connection: &UnixStream) -> Result<(Reply, Vec<OwnedFd>), ForgeError> {

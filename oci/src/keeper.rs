@@ -3,11 +3,13 @@
 //! A keeper talks in fixed-size packets (see [`wharf_protocol::keeper`]). One connection is kept per container
 //! to hear of its end; attach and resize make short ones of their own.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -61,6 +63,22 @@ pub enum Attach<'a> {
     Terminal(BorrowedFd<'a>),
 }
 
+/// Duplicates of what a keeper holds of its container: as long as somebody has them, the container does not notice that
+/// the keeper was killed.
+#[derive(Debug)]
+pub struct Spare {
+    /// The read end of its standard output, or the terminal's master.
+    pub stdout: OwnedFd,
+    /// The read end of its standard error.
+    pub stderr: Option<OwnedFd>,
+    /// The write end of its standard input, if that is kept.
+    pub stdin: Option<OwnedFd>,
+    /// As in [`wharf_protocol::Log`].
+    pub log_max_size: u64,
+    /// As in [`wharf_protocol::Log`].
+    pub log_max_files: u32,
+}
+
 impl Keeper {
     /// Connect to the keeper of the run whose directory this is. Must be called within a tokio runtime.
     pub fn connect(run_dir: &Path) -> io::Result<Self> {
@@ -91,6 +109,40 @@ impl Keeper {
             }),
             _ => Err(refusal(&packet)),
         }
+    }
+
+    /// Duplicate what it holds. To be called when it has answered: before, it may still be the guard.
+    pub fn spare(&self) -> io::Result<Spare> {
+        // Who listens is who has become the keeper.
+        let pid = rustix::net::sockopt::socket_peercred(&self.socket)?.pid;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))?;
+        let get = |place| pidfd_getfd(&pidfd, place, PidfdGetfdFlags::empty());
+        let stdout = get(wire::fd::STDOUT);
+        let others = [wire::fd::STDERR, wire::fd::STDIN].map(|place| match get(place) {
+            Ok(fd) => Ok(Some(fd)),
+            // Not in use.
+            Err(Errno::BADF) => Ok(None),
+            Err(error) => Err(error),
+        });
+        // Not hung up: so it lives, and all that was of the process with this pid is its.
+        let mut state = [PollFd::new(&self.socket, PollFlags::empty())];
+        poll(&mut state, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if state[0].revents().contains(PollFlags::HUP) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let [stderr, stdin] = others;
+        // `wharf-keeper ID RUN PID LOG_MAX_SIZE LOG_MAX_FILES`
+        let mut numbers = line.split('\0').skip(4).map_while(|word| word.parse().ok());
+        let log_max_size = numbers.next().ok_or_else(|| bad("no size of the log"))?;
+        let log_max_files = numbers.next().and_then(|number: u64| u32::try_from(number).ok());
+        Ok(Spare {
+            stdout: stdout?,
+            stderr: stderr?,
+            stdin: stdin?,
+            log_max_size,
+            log_max_files: log_max_files.ok_or_else(|| bad("no number of log files"))?,
+        })
     }
 
     /// Connect the container's output with these, from now on. Returns the write end of standard input if it

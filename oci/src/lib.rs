@@ -11,6 +11,7 @@ pub mod seccomp;
 pub mod stats;
 
 pub use wharf_protocol::exit::{WaitStatus, exit_code};
+pub use wharf_protocol::failpoint;
 pub use wharf_protocol::{
     CreateFd, Exec, ExecFd, ExitRecord, FailureKind, Family, IdMap, Limits, Log, Rootfs, Stdin, TerminalSize,
     VERSION as PROTOCOL_VERSION,

@@ -5,7 +5,9 @@
 //! ([`Wharf::start`]); names of containers are unique per test, so that tests run side by side.
 
 pub mod command;
+pub mod disk;
 pub mod image;
+pub mod processes;
 pub mod snapshot;
 
 pub use command::{Output, Tool, eventually};
@@ -52,7 +54,22 @@ fn unique_name() -> String {
 pub struct Wharf {
     name: String,
     directory: PathBuf,
+    setup: Setup,
+    disk: Option<disk::Disk>,
     daemon: Mutex<Option<Child>>,
+}
+
+/// How a daemon differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Another program than `wharfd`.
+    pub program: Option<&'static str>,
+    /// More lines at the end of its configuration.
+    pub configuration: String,
+    /// A file system of its own for the state, as large as this (MiB).
+    pub disk: Option<u32>,
+    /// Words in front of the command line: a program that sets something up and executes the rest.
+    pub wrapper: Vec<std::ffi::OsString>,
 }
 
 impl Wharf {
@@ -63,15 +80,21 @@ impl Wharf {
 
     /// Likewise, with more lines at the end of its configuration.
     pub fn start_with(configuration: &str) -> Self {
+        Self::start_as(Setup { configuration: configuration.to_owned(), ..Setup::default() })
+    }
+
+    /// Likewise, with whatever else is to be different.
+    pub fn start_as(setup: Setup) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "tests of the real kernel need root: use `make test`");
         let name = unique_name();
         let directory = std::env::temp_dir().join(&name);
         for part in ["", "state", "run"] {
             std::fs::create_dir(directory.join(part)).expect("a directory for the test");
         }
-        let text = format!("cgroup_root = \"/{name}\"\n[bus]\nsystem = false\n{configuration}\n");
+        let text = format!("cgroup_root = \"/{name}\"\n[bus]\nsystem = false\n{}\n", setup.configuration);
         std::fs::write(directory.join("wharf.toml"), text).expect("a configuration for the test");
-        let wharf = Self { name, directory, daemon: Mutex::new(None) };
+        let disk = setup.disk.map(|size| disk::Disk::make(&directory, size, &directory.join("state")));
+        let wharf = Self { name, directory, setup, disk, daemon: Mutex::new(None) };
         wharf.launch();
         wharf
     }
@@ -99,7 +122,10 @@ impl Wharf {
             .append(true)
             .open(self.directory.join("wharfd.log"))
             .expect("the daemon's log");
-        let child = Command::new(binary("wharfd"))
+        let program = binary(self.setup.program.unwrap_or("wharfd"));
+        let mut words = self.setup.wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
+        let child = Command::new(words.next().expect("at least wharfd"))
+            .args(words)
             .arg("--state-dir")
             .arg(self.state_dir())
             .arg("--runtime-dir")
@@ -141,6 +167,21 @@ impl Wharf {
         command::terminate(child, Duration::from_secs(20))
     }
 
+    /// Is there one, dead or alive?
+    pub fn is_launched(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Has it ended by itself? It is still to be buried, by [`Wharf::kill_daemon`].
+    pub fn has_died(&self) -> bool {
+        self.lock().as_mut().is_some_and(|child| child.try_wait().expect("a child").is_some())
+    }
+
+    /// The file system of the state, if it has one of its own.
+    pub fn disk(&self) -> &disk::Disk {
+        self.disk.as_ref().expect("the setup asked for a disk")
+    }
+
     /// The daemon's pid.
     pub fn daemon_pid(&self) -> u32 {
         self.lock().as_ref().expect("the daemon runs").id()
@@ -170,7 +211,8 @@ impl Wharf {
 
     /// `--state-dir`.
     pub fn state_dir(&self) -> PathBuf {
-        self.directory.join("state")
+        // The root of a file system has a `lost+found`.
+        self.directory.join(if self.setup.disk.is_some() { "state/wharf" } else { "state" })
     }
 
     /// `--runtime-dir`.
@@ -273,6 +315,9 @@ impl Drop for Wharf {
                 0 => {}
                 status => complaint = Some(format!("wharfd ended with {status} on SIGTERM")),
             }
+        }
+        if let Some(disk) = &self.disk {
+            disk.discard();
         }
         // Gone before the search, so that only what is wrong is found.
         let keep = panicking && std::env::var_os("WHARF_TEST_KEEP").is_some();

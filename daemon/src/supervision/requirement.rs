@@ -13,7 +13,9 @@ pub fn requires(spec: &Spec, own: &Name) -> Result<Vec<Requirement>, Error> {
     let mut seen = Vec::new();
     let mut requires = Vec::new();
     for (index, requirement) in spec.requires.iter().enumerate() {
-        let bad = |problem: &str| -> Result<Vec<Requirement>, Error> { Err(invalid(&format!("requires[{index}].name"), problem)) };
+        let bad = |problem: &str| -> Result<Vec<Requirement>, Error> {
+            Err(invalid(&format!("requires[{index}].name"), problem))
+        };
         let name = match requirement.name.parse::<Name>() {
             Ok(name) => name,
             Err(error) => return bad(&error.to_string()),

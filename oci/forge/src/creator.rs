@@ -41,7 +41,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use wharf_protocol::{Create, CreateFd, Failure, FailureKind, IdMap, Limits, Reply, Stdin, VERSION, frame};
+use wharf_protocol::{
+    Create, CreateFd, Failure, FailureKind, IdMap, Limits, Reply, Stdin, VERSION, failpoint, frame,
+};
 
 const CONSOLE_SOCKET: &str = "/console.sock";
 /// Its steps have limits of their own; one that hangs nevertheless, in a file system that does not answer, is not
@@ -61,6 +63,7 @@ pub fn create(
     let cgroup = Cgroup::at(&request.cgroup).map_err(|error| crate::failure(&error))?;
     // If it is there it is somebody else's, and not ours to remove.
     cgroup.make().map_err(|error| crate::failure(&error))?;
+    failpoint::reach("guard.cgroup-made");
     let undo = || {
         // What the library has started is in there, whether it told us or not.
         if let Err(error) = cgroup.kill().and_then(|()| cgroup.remove()) {
@@ -154,6 +157,7 @@ fn guard(
     };
     drop(theirs);
     drop(fds);
+    failpoint::reach("guard.creator-forked");
 
     // While the creator is at work.
     let run_dir = open_directory(&request.run_dir)?;
@@ -166,6 +170,7 @@ fn guard(
         Some((Word::Failed(failure), _)) => return Ok(Outcome::Failed(failure)),
         None => return Ok(Outcome::Failed(killed())),
     };
+    failpoint::reach("guard.container-made");
     // From here on init is our child, dead or alive, and nothing but the container is in its cgroup.
     sys::wait(creator).context("waiting for the creator")?;
     let mut parts: Vec<_> = made.parts.into_iter().zip(fds).collect();
@@ -188,8 +193,14 @@ fn guard(
 
     let started_boottime_ns = sys::boottime_ns();
     launch.go(&made.explanation)?;
+    failpoint::reach("guard.released");
     let reply = Reply::Started { pid: made.pid as u32, started_boottime_ns, warnings: made.warnings };
-    frame::send(connection, &reply, &[descriptors.init.as_fd()]).context("answering")?;
+    // Whoever asked may have been killed, and the next wharfd finds the keeper. One that lives and does not hear the
+    // answer removes the cgroup, with all that is in it.
+    if let Err(error) = frame::send(connection, &reply, &[descriptors.init.as_fd()]) {
+        sys::say(format_args!("answering: {error}, ignoring"));
+    }
+    failpoint::reach("guard.answered");
     // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
     let error = match rustix::process::set_child_subreaper(None) {
         Ok(()) => keeper::become_keeper(keeper, request, made.pid, descriptors),
@@ -282,6 +293,7 @@ impl Creation<'_> {
         let user_namespace = request.id_map.map(idmap::user_namespace).transpose()?;
         let stage = Stage::enter(request, &run_dir, self.cgroup, &mut spec, user_namespace.as_ref())?;
         sources.clone_from(&stage.sources);
+        failpoint::reach("creator.staged");
 
         let ids = request.id_map.map_or(u32::MAX, |map| map.size);
         let identity = users::identify(&stage.rootfs, &request.user, &request.groups, ids)?;
@@ -326,6 +338,7 @@ impl Creation<'_> {
         }
         let built = builder.as_init(stage::BUNDLE).with_systemd(false).with_detach(true).build();
         drop(socket);
+        failpoint::reach("creator.cloned");
         let mut container = built.map_err(|error| library_failure(&error, journal))?;
 
         let pid = container.pid().context("the container library names no process")?.as_raw();
@@ -350,6 +363,7 @@ impl Creation<'_> {
             .and_then(|()| inspection::check_container(pid, &spec, stage.home()))
             .context("the container is not confined as asked and was not started")?;
         inspection::check_cgroup(pid, self.cgroup)?;
+        failpoint::reach("creator.checked");
         late.set()?;
         if let Err(error) = late.guard_devices() {
             // Root of a user namespace can make no devices, and volumes are mounted without.
@@ -382,7 +396,9 @@ impl Creation<'_> {
             parts.iter().filter_map(|(part, fd)| Some((*part, fd.as_ref()?.as_fd()))).unzip();
         let warnings = std::mem::take(&mut self.warnings);
         let made = Made { pid, warnings, explanation: program.explanation(), parts };
-        frame::send(to_guard, &Word::Made(made), &fds).context("handing the container to the guard")
+        frame::send(to_guard, &Word::Made(made), &fds).context("handing the container to the guard")?;
+        failpoint::reach("creator.handed");
+        Ok(())
     }
 }
 

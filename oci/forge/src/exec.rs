@@ -22,7 +22,7 @@ use std::io::Write;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use wharf_protocol::{Exec, ExecFd, Failure, FailureKind, Reply, VERSION, frame};
+use wharf_protocol::{Exec, ExecFd, Failure, FailureKind, Reply, VERSION, failpoint, frame};
 
 /// Namespaces that can be joined, with the flag of setns(2) and the name in /proc.
 const NAMESPACES: [(libc::c_int, &str); 7] = [
@@ -44,6 +44,7 @@ pub fn exec(connection: &UnixStream, request: &Exec, fds: Vec<OwnedFd>) -> Resul
     let cgroup = Cgroup::at(&request.cgroup)?.below(&request.name)?;
     let outcome = run(connection, request, given, &cgroup);
     // Whatever the process has left running ends with it; a failure leaves nothing either.
+    failpoint::reach("exec.ended");
     let removed = cgroup.kill().and_then(|()| cgroup.remove());
     let wait_status = outcome?;
     if let Err(error) = removed {
@@ -185,6 +186,7 @@ fn run(connection: &UnixStream, request: &Exec, given: Given, cgroup: &Cgroup) -
     };
     let (launch, socket) = Launch::pair()?;
     let process = plan.start(&directory, &socket)?;
+    failpoint::reach("exec.started");
     drop(socket);
     // Ours would keep pipes and the terminal open beyond the process' end.
     let Plan { program, streams, .. } = plan;

@@ -32,9 +32,9 @@ mod users;
 use anyhow::{Context, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use wharf_protocol::{Failure, FailureKind, Reply, Request, VERSION, frame};
+use wharf_protocol::{Failure, FailureKind, Reply, Request, VERSION, failpoint, frame};
 
 const USAGE: &str = "usage: wharf-forge --socket PATH";
 
@@ -66,6 +66,8 @@ fn run() -> Result<()> {
         // SAFETY: there are no other threads. LISTEN_FDS, for one, would hand descriptors to containers.
         unsafe { std::env::remove_var(name) };
     }
+    // Beside the socket, as far as tests know.
+    failpoint::watch(socket.parent().unwrap_or(Path::new("/")));
     server::serve(&socket)
 }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
+use wharf_protocol::failpoint;
 
 /// Children at work: creators and execs, of some ten processes and descriptors each. Whoever comes later waits in
 /// connect(2) until one is done. Keepers do not count; they are on their own.
@@ -138,11 +139,13 @@ impl Forge {
         }
         match std::io::pipe() {
             Ok((done, working)) => {
+                failpoint::reach("forge.accepted");
                 // SAFETY: this process has one thread, and the child never returns from `work`.
                 match unsafe { sys::fork(0, None) } {
                     Ok(Forked::Child) => self.work(connection, working.into()),
                     Ok(Forked::Parent { pidfd, .. }) => {
                         self.children.push(Child { pidfd, working: done.into(), connection });
+                        failpoint::reach("forge.forked");
                     }
                     Err(error) => sys::say(format_args!("making a child: {error}, refusing")),
                 }

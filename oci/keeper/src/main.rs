@@ -13,6 +13,7 @@
 
 mod attach;
 mod control;
+mod failpoint;
 mod log;
 mod record;
 #[allow(dead_code, reason = "shared with wharf-init")]
@@ -161,6 +162,7 @@ fn run(start: Start) -> i32 {
 impl Keeper {
     /// Until the container's end is known to everyone.
     fn keep(mut self) -> i32 {
+        failpoint::reach(c"fail.keeper.started");
         self.reap();
         let mut phase = Phase::Running;
         let mut entries = [pollfd { fd: -1, events: 0, revents: 0 }; place::ALL];
@@ -226,11 +228,16 @@ impl Keeper {
             if let Phase::Recording { exit, retry_at } = &mut phase
                 && now >= *retry_at
             {
+                failpoint::reach(c"fail.keeper.recording");
                 if exit.is_recorded(self.run, self.log.dropped()) {
+                    failpoint::reach(c"fail.keeper.recorded");
                     self.control.announce(&exit.message(self.log.dropped()));
+                    failpoint::reach(c"fail.keeper.announced");
                     Exit::sync(self.run);
                     return 0;
                 }
+                // On a full disk whoever listens learns it all the same; the record is for those who come later.
+                self.control.announce(&exit.message(self.log.dropped()));
                 *retry_at = now + RETRY;
             }
         }

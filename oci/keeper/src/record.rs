@@ -7,6 +7,7 @@ use linux_raw_sys::errno;
 use linux_raw_sys::general::{O_CREAT, O_DIRECTORY, O_TRUNC, O_WRONLY};
 use wharf_keeper::{fd::RECORD_DIR, kind, size};
 
+use crate::failpoint;
 use crate::sys::{self, Errno};
 use crate::text::Text;
 
@@ -53,6 +54,7 @@ impl Exit {
         if sys::write(file.raw(), text.bytes())? != text.bytes().len() {
             return Err(Errno(errno::ENOSPC));
         }
+        failpoint::reach(c"fail.keeper.written");
         sys::rename_at(RECORD_DIR, fresh.c_str(), name.c_str())
     }
 

@@ -195,6 +195,12 @@ pub fn kill(pid: i32, signal: i32) {
     let _ = call(k::__NR_kill, [pid as usize, signal as usize, 0, 0, 0, 0]);
 }
 
+/// getpid(2).
+#[cfg(feature = "failpoints")]
+pub fn own_pid() -> i32 {
+    call(k::__NR_getpid, [0; 6]).map_or(0, |pid| pid as i32)
+}
+
 /// fork(2): zero in the child.
 pub fn fork() -> Result<i32> {
     call(k::__NR_clone, [k::SIGCHLD as usize, 0, 0, 0, 0, 0]).map(|pid| pid as i32)

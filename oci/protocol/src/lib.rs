@@ -11,6 +11,7 @@
 //! Nothing here does container work; it only says what can be asked for.
 
 pub mod exit;
+pub mod failpoint;
 pub mod frame;
 pub mod request;
 

@@ -33,6 +33,7 @@ use oci_spec::image::ImageConfiguration;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use wharf_protocol::failpoint;
 
 use super::digest::{Digest, ImageId};
 use super::document::{self, Descriptor, DocumentError, INDEX, Index, Manifest, Platform, REF_NAME};
@@ -277,6 +278,10 @@ impl Store {
         }
         {
             let _lock = store.lock()?;
+            // From a replacement that a crash has interrupted; the next one would overwrite it.
+            for name in ["images/index.new", "images/oci-layout.new"] {
+                let _ = std::fs::remove_file(store.path(name));
+            }
             if !store.path("images/index.json").exists() {
                 store.write_index(&empty_index())?;
             }
@@ -398,6 +403,7 @@ impl Store {
                 removed.deleted.push(entry.id);
             }
         }
+        failpoint::reach("image.removed");
         self.collect()?;
         Ok(removed)
     }
@@ -485,6 +491,7 @@ impl Store {
     pub(super) fn commit(&self, staging: &Staging, commit: Commit) -> Result<(), StoreError> {
         let dir = File::open(&staging.path).map_err(|e| store_io("opening the staging directory", e))?;
         rustix::fs::syncfs(&dir).map_err(|e| store_io("flushing the file system", e.into()))?;
+        failpoint::reach("image.flushed");
         let mut touched = BTreeSet::new();
         for (from, digest) in commit.blobs {
             let to = self.blob_path(&digest);
@@ -493,6 +500,7 @@ impl Store {
             std::fs::rename(&from, &to).map_err(|e| store_io(format!("moving blob {digest} in place"), e))?;
             touched.insert(parent);
         }
+        failpoint::reach("image.blobs-moved");
         for (from, key) in commit.layers {
             let to = self.layer_path(&key);
             match std::fs::rename(&from, &to) {
@@ -511,6 +519,7 @@ impl Store {
         for dir in touched {
             sync_dir(&dir)?;
         }
+        failpoint::reach("image.layers-moved");
         let _lock = self.lock()?;
         let mut index = self.index()?;
         for (descriptor, names) in &commit.images {
@@ -782,11 +791,13 @@ impl Store {
             .open(&new)
             .map_err(doing)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        failpoint::reach("image.index-written");
         if let Err(error) = written.and_then(|()| std::fs::rename(&new, path)) {
             // Best effort: it would be overwritten the next time.
             let _ = std::fs::remove_file(&new);
             return Err(doing(error));
         }
+        failpoint::reach("image.index-renamed");
         sync_dir(path.parent().expect("a file has a directory"))
     }
 

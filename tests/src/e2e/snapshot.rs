@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::{Wharf, processes};
+
 /// Sets of lines that are compared before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -12,8 +14,8 @@ pub struct Snapshot {
     pub mounts: Vec<String>,
     /// Directories below every cgroup hierarchy.
     pub cgroups: BTreeSet<String>,
-    /// Network namespaces that a process of this machine is in.
-    pub network_namespaces: BTreeSet<String>,
+    /// Namespaces: of one daemon all that its processes are in, of a machine those for the network.
+    pub namespaces: BTreeSet<String>,
     /// Files below the daemon's directories, and names in the directories where programs leave things.
     pub files: BTreeSet<String>,
     /// Open descriptors of the daemon and of every process below it.
@@ -26,7 +28,7 @@ impl Snapshot {
     /// Other programs come and go meanwhile: of cgroups outside the daemon's, those at the top and those named
     /// after a container count; of directories that everybody uses, what `is_ours` says.
     pub fn take(daemon: u32, state: &Path, runtime: &Path, is_ours: impl Fn(&str) -> bool) -> Self {
-        reap_orphans(daemon);
+        processes::reap_orphans();
         let family = descendants(std::process::id());
         let mut processes: Vec<String> =
             family.iter().map(|pid| format!("{} {}", name_of(*pid), state_of(*pid))).collect();
@@ -49,11 +51,7 @@ impl Snapshot {
         let mut files = BTreeSet::new();
         for directory in [state, runtime] {
             walk(directory, &mut |path, _| {
-                // SQLite's own; they come and go with its checkpoints.
-                let name = path.to_string_lossy();
-                if !name.ends_with("-wal") && !name.ends_with("-shm") && !name.ends_with("-journal") {
-                    files.insert(name.into_owned());
-                }
+                files.extend(Some(path.display().to_string()).filter(|name| !is_of_database(name)));
             });
         }
         for directory in ["/run", "/tmp", "/dev/shm", "/var/lib", "/run/netns", "/"] {
@@ -69,7 +67,53 @@ impl Snapshot {
             .chain([daemon])
             .map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
             .sum();
-        Self { processes, mounts, cgroups, network_namespaces: network_namespaces(), files, descriptors }
+        Self { processes, mounts, cgroups, namespaces: network_namespaces(), files, descriptors }
+    }
+
+    /// Of one daemon and what carries its name, while others run beside it. Orphans must be this program's children.
+    pub fn of(wharf: &Wharf) -> Self {
+        processes::reap_orphans();
+        let family = processes::family(wharf.name());
+        let mut names: Vec<String> = family
+            .iter()
+            .map(|process| format!("{} {}", process.name, if process.zombie { "zombie" } else { "" }))
+            .collect();
+        names.sort();
+        let is_ours = |text: &str| text.contains(wharf.name());
+        let mut mounts: Vec<String> = std::fs::read_to_string("/proc/self/mountinfo")
+            .expect("mountinfo")
+            .lines()
+            .filter(|line| is_ours(line))
+            .map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" "))
+            .collect();
+        mounts.sort();
+        let mut cgroups = BTreeSet::new();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for top in hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+            walk(&top.join(wharf.name()), &mut |path, is_dir| {
+                if is_dir {
+                    cgroups.insert(path.display().to_string());
+                }
+            });
+        }
+        let mut namespaces = BTreeSet::new();
+        for process in &family {
+            for name in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
+                let link = std::fs::read_link(format!("/proc/{}/ns/{name}", process.pid));
+                namespaces.extend(link.map(|link| link.display().to_string()));
+            }
+        }
+        let mut files = BTreeSet::new();
+        for directory in [wharf.state_dir(), wharf.runtime_dir()] {
+            walk(&directory, &mut |path, _| {
+                files.extend(Some(path.display().to_string()).filter(|name| !is_of_database(name)));
+            });
+        }
+        let descriptors = family
+            .iter()
+            .map(|process| std::fs::read_dir(format!("/proc/{}/fd", process.pid)).map_or(0, Iterator::count))
+            .sum();
+        Self { processes: names, mounts, cgroups, namespaces, files, descriptors }
     }
 
     /// What `self` has and `before` had not, or the other way round; empty when they are equal.
@@ -78,7 +122,7 @@ impl Snapshot {
         list(&mut text, "processes", &before.processes, &self.processes);
         list(&mut text, "mounts", &before.mounts, &self.mounts);
         list(&mut text, "cgroups", &before.cgroups, &self.cgroups);
-        list(&mut text, "network namespaces", &before.network_namespaces, &self.network_namespaces);
+        list(&mut text, "namespaces", &before.namespaces, &self.namespaces);
         list(&mut text, "files", &before.files, &self.files);
         if before.descriptors != self.descriptors {
             text += &format!("descriptors: {} before, {} after\n", before.descriptors, self.descriptors);
@@ -107,21 +151,14 @@ where
     }
 }
 
+/// SQLite's own; they come and go with its checkpoints.
+fn is_of_database(name: &str) -> bool {
+    ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end))
+}
+
 /// Make this process the parent of what its descendants leave without one, so that a snapshot finds it.
 pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).expect("allowed to everybody");
-}
-
-/// As init would: nobody else waits for what was left to this process. The daemon has a parent that does.
-fn reap_orphans(daemon: u32) {
-    for pid in descendants(std::process::id()) {
-        let is_orphan = stat(pid).is_some_and(|fields| {
-            fields.starts_with('Z') && fields.split(' ').nth(1) == Some(&std::process::id().to_string())
-        });
-        if is_orphan && pid != daemon {
-            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
-        }
-    }
 }
 
 /// Every process below this one.

@@ -188,11 +188,42 @@ fn killed_keeper_does_not_lose_the_exit_of_its_container() {
     assert_eq!(container.state(), "running");
     assert_eq!(container.exec(["echo", "still", "here"]), "still here");
     wharf.ok(["stop", container.id()]);
-    // Since Linux 6.15 the kernel keeps the status for those who hold a pidfd; before, nobody can know it.
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15) {
+    if kernel_remembers() {
         assert_eq!(container.wait(), 9);
     }
     assert_eq!(container.state(), "exited");
+}
+
+/// Since Linux 6.15 the kernel keeps the exit status for those who hold a pidfd; before, nobody can know it.
+fn kernel_remembers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
+}
+
+#[test]
+fn killed_keeper_takes_no_output_with_it() {
+    let wharf = Wharf::start();
+    let script =
+        "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.05; done; exit 5";
+    let pipes = wharf.run([wharf.busybox(), "sh", "-c", script]);
+    let script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.05; done; tty; exit 6";
+    let terminal = wharf.run(["-t", wharf.busybox(), "sh", "-c", script]);
+    eventually(10, "they write", || pipes.logs().contains("line 10\n") && terminal.logs().contains("line 5"));
+    kill(child_of_nobody("wharf-keeper", pipes.id()));
+    kill(child_of_nobody("wharf-keeper", terminal.id()));
+
+    let lines =
+        |name: &str, last: u32| (1..=last).map(|number| format!("{name} {number}")).collect::<Vec<_>>();
+    eventually(30, "they have written all", || {
+        pipes.logs().contains("line 100") && terminal.logs().contains("/dev/pts")
+    });
+    assert_eq!(pipes.logs().lines().collect::<Vec<_>>(), lines("line", 100), "every line once and in order");
+    let errors = wharf.output(["logs", pipes.id()]).stderr;
+    assert_eq!(errors.lines().collect::<Vec<_>>(), lines("error", 100));
+    assert_eq!(terminal.logs().lines().take(60).collect::<Vec<_>>(), lines("line", 60));
+    eventually(10, "they have ended", || pipes.state() == "exited" && terminal.state() == "exited");
+    if kernel_remembers() {
+        assert_eq!((pipes.wait(), terminal.wait()), (5, 6));
+    }
 }
