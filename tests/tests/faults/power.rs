@@ -287,8 +287,9 @@ impl Client<'_> {
         self.answers += 1;
         match asked {
             Asked::Update(memory) => known.memory = memory,
-            Asked::Create | Asked::Run => known.memory = 64 << 20,
-            Asked::Start | Asked::Stop | Asked::Remove => {}
+            // The next one of this name begins anew.
+            Asked::Remove => known.memory = 64 << 20,
+            Asked::Create | Asked::Run | Asked::Start | Asked::Stop => {}
         }
         known.told = told;
         known.asked = None;
