@@ -252,3 +252,42 @@ fn daemon_without_a_system_bus_serves_its_private_socket() {
     wharf.launch_with(&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")]);
     wharf.ok(["run", "--rm", "wharf/demo", "true"]);
 }
+
+#[test]
+fn containers_that_come_and_go_are_announced_with_their_properties() {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::time::Duration;
+    use zbus::export::futures_core::Stream;
+
+    let wharf = Wharf::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = UnixStream::connect(wharf.socket()).unwrap();
+        let connection = zbus::connection::Builder::unix_stream(stream).p2p().build().await.unwrap();
+        let mut messages = zbus::MessageStream::from(&connection);
+        wharf.ok(["create", "--name", "bus-announced", "wharf/demo"]);
+        wharf.ok(["rm", "bus-announced"]);
+        let mut heard = Vec::new();
+        let listening = async {
+            while !heard.iter().any(|(member, _)| member == "InterfacesRemoved") {
+                let next = poll_fn(|context| Pin::new(&mut messages).poll_next(context)).await;
+                let message = next.expect("connected").expect("a message");
+                let Some(member) = message.header().member().map(ToString::to_string) else { continue };
+                if member.starts_with("Interfaces") {
+                    heard.push((
+                        member,
+                        format!("{:?}", message.body().deserialize::<zbus::wire::Structure<'_>>()),
+                    ));
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), listening).await.expect("both are announced");
+        let members: Vec<_> = heard.iter().map(|(member, _)| member.as_str()).collect();
+        assert_eq!(members, ["InterfacesAdded", "InterfacesRemoved"], "{heard:?}");
+        for word in ["/org/wharf1/container/", "org.wharf1.Container", "bus-announced", "NextStart"] {
+            assert!(heard[0].1.contains(word), "no {word} in {}", heard[0].1);
+        }
+        assert!(heard[1].1.contains("org.wharf1.Container"), "{}", heard[1].1);
+    });
+}
