@@ -100,7 +100,7 @@ fn mistakes_are_named_with_the_remedy() {
         (&["update", "web"], 1, &["-m 128m"]),
         (&["kill", "-s", "FOO", "web"], 1, &["SIGTERM"]),
         (&["logs", "--since", "yesterday", "web"], 1, &["RFC 3339"]),
-        (&["start", "-a", "one", "two"], 1, &["/nonexistent"]),
+        (&["start", "-a", "one", "two"], 1, &["one container at a time"]),
         (&["rm"], 1, &["CONTAINER"]),
         (&["completion", "tcsh"], 1, &["bash", "zsh", "fish"]),
     ] {

@@ -177,23 +177,21 @@ fn full_disk_neither_blocks_the_container_nor_tears_a_line_and_is_reported() {
 }
 
 #[test]
-fn record_that_does_not_fit_is_written_when_there_is_room_and_exited_waits_for_it() {
+fn record_that_does_not_fit_is_written_when_there_is_room_and_exited_does_not_wait_for_it() {
     let disk = small_disk(64 * 1024);
     take(&disk, usize::MAX);
-    let mut setup = Setup::new("exit 4");
+    let mut setup = Setup::new("read x; exit 4").stdin_kept();
     setup.record_dir = Some(disk.try_clone().unwrap());
     let keeper = setup.start();
     let socket = keeper.connect();
-    sleep(Duration::from_millis(500));
-    assert!(read_at(&disk, "exit.7").is_empty());
-    socket.send(&[kind::HELLO], &[]);
-    assert_eq!(socket.receive().0[0], kind::STATUS);
-    assert!(!socket.has_message(), "EXITED before the record");
-    unlink_at(&disk, "filler");
+    keeper.stdin(&socket).write_all(b"\n").unwrap();
     let (message, _) = socket.receive();
     assert_eq!(message[0], kind::EXITED);
-    assert!(read_at(&disk, "exit.7").starts_with(b"version 1\nstatus 1024\n"));
+    assert!(read_at(&disk, "exit.7").is_empty(), "there is no room for it");
+    unlink_at(&disk, "filler");
+    // It ends when it has written it.
     keeper.wait();
+    assert!(read_at(&disk, "exit.7").starts_with(b"version 1\nstatus 1024\n"));
 }
 
 // --- The end ---------------------------------------------------------------------------------------------
