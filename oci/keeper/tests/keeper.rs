@@ -1025,10 +1025,6 @@ impl Socket {
         }
     }
 
-    fn has_message(&self) -> bool {
-        self.poll(0)
-    }
-
     fn poll(&self, timeout_ms: i32) -> bool {
         let mut entry = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one entry.
