@@ -204,14 +204,25 @@ fn kernel_remembers() -> bool {
 #[test]
 fn killed_keeper_takes_no_output_with_it() {
     let wharf = Wharf::start();
-    let script =
-        "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.05; done; exit 5";
+    let wait = "while [ ! -e /tmp/go ]; do sleep 0.05; done";
+    let print = "i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.01";
+    let script = &format!(
+        "i=0; while [ $i -lt 20 ]; do {print}; done; {wait}; while [ $i -lt 100 ]; do {print}; done; exit 5"
+    );
     let pipes = wharf.run([wharf.busybox(), "sh", "-c", script]);
-    let script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.05; done; tty; exit 6";
+    let print = "i=$((i+1)); echo line $i; sleep 0.01";
+    let script = &format!(
+        "i=0; while [ $i -lt 20 ]; do {print}; done; {wait}; while [ $i -lt 60 ]; do {print}; done; tty; exit 6"
+    );
     let terminal = wharf.run(["-t", wharf.busybox(), "sh", "-c", script]);
-    eventually(10, "they write", || pipes.logs().contains("line 10\n") && terminal.logs().contains("line 5"));
+    eventually(10, "they write", || pipes.logs().contains("line 20") && terminal.logs().contains("line 20"));
+    // wharfd takes its copies of the streams a moment after the start.
+    std::thread::sleep(Duration::from_secs(1));
     kill(child_of_nobody("wharf-keeper", pipes.id()));
     kill(child_of_nobody("wharf-keeper", terminal.id()));
+    for container in [&pipes, &terminal] {
+        container.exec(["touch", "/tmp/go"]);
+    }
 
     let lines =
         |name: &str, last: u32| (1..=last).map(|number| format!("{name} {number}")).collect::<Vec<_>>();

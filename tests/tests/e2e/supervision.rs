@@ -305,7 +305,7 @@ fn supervision_goes_on_where_it_was_after_the_daemon_was_killed() {
         "--restart-preset",
         "default",
         "--restart-delay",
-        "3s",
+        "8s",
         wharf.busybox(),
         "sh",
         "-c",
@@ -322,7 +322,7 @@ fn supervision_goes_on_where_it_was_after_the_daemon_was_killed() {
     assert_eq!(text(&state, "state"), "waiting");
     assert_eq!(number(&state, "restarts"), 2);
     assert_eq!(text(&state, "nextStart").get(..19), due.get(..19), "{state}");
-    eventually(10, "it is started when it is due", || restarts(&waits) == 3);
+    eventually(20, "it is started when it is due", || restarts(&waits) == 3);
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn hooks_run_before_ready_and_before_the_stop_signal() {
     let wharf = Wharf::shared();
     let container = wharf.run([
         "--post-start",
-        "exec:sh -c 'sleep 0.5; echo post >> /tmp/hooks'",
+        "exec:sh -c 'while [ ! -e /tmp/go ]; do sleep 0.1; done; echo post >> /tmp/hooks'",
         "--pre-stop",
         "exec:sh -c 'sleep 0.3; echo pre > /proc/1/fd/1'",
         wharf.busybox(),
@@ -339,6 +339,7 @@ fn hooks_run_before_ready_and_before_the_stop_signal() {
         "trap 'echo term; exit 0' TERM; while :; do sleep 0.1; done",
     ]);
     assert!(!is_ready(&container));
+    container.exec(["touch", "/tmp/go"]);
     eventually(10, "the hook has ended", || is_ready(&container));
     assert_eq!(container.exec(["cat", "/tmp/hooks"]), "post");
     wharf.ok(["stop", container.id()]);
@@ -355,7 +356,7 @@ fn container_tells_of_itself_and_feeds_its_watchdog() {
         "0s",
         "--sdnotify=ready",
         "--watchdog",
-        "2s",
+        "5s",
         "--stop-timeout",
         "0",
         "wharf/demo",
@@ -376,12 +377,12 @@ fn container_tells_of_itself_and_feeds_its_watchdog() {
     wharf.launch();
     assert!(is_ready(&container));
     let pid = container.pid();
-    for _ in 0..8 {
+    for _ in 0..14 {
         say(&["WATCHDOG=1"]);
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(container.pid(), pid, "a dog that is fed does not bite");
-    eventually(10, "one that is not fed does", || container.pid() != pid && restarts(&container) == 1);
+    eventually(20, "one that is not fed does", || container.pid() != pid && restarts(&container) == 1);
     assert!(!is_ready(&container));
     let unhealthy = wharf.ok(["events", "--no-stream", "--filter", "kind=unhealthy"]);
     assert!(unhealthy.contains("watchdog"), "{unhealthy}");
