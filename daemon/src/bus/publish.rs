@@ -56,10 +56,12 @@ pub async fn publish(
             Ok(notice) => match tokio::time::timeout(PATIENCE, pass_on(connection, api, notice)).await {
                 Ok(Ok(())) => {}
                 // It has hung up; that is how most conversations end.
-                Ok(Err(error)) => {
+                Ok(Err(zbus::Error::InputOutput(error))) => {
                     tracing::debug!(%error, "a peer is gone");
                     return Ok(());
                 }
+                // Others need not hear of it less for that.
+                Ok(Err(error)) => tracing::warn!(%error, "telling a peer what happened, ignoring"),
                 Err(_) => bail!("the peer has not read its socket for {PATIENCE:?}"),
             },
             Err(RecvError::Lagged(missed)) => bail!("the peer reads too slowly: {missed} notices behind"),
@@ -89,7 +91,12 @@ async fn pass_on(connection: &Connection, api: &Arc<Api>, notice: Notice) -> zbu
         }
         Notice::Removed(view) => {
             let path = names::container_path(&view.id);
-            connection.object_server().remove::<ContainerObject, _>(&path).await?;
+            // One that came and went at once was never an object.
+            match connection.object_server().remove::<ContainerObject, _>(&path).await {
+                Ok(_) => {}
+                Err(zbus::Error::InterfaceNotFound) => return Ok(()),
+                Err(error) => return Err(error),
+            }
             let emitter = SignalEmitter::new(connection, names::ROOT)?;
             ObjectManager::interfaces_removed(&emitter, path.into(), &[names::CONTAINER_INTERFACE]).await?;
         }
