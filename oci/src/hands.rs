@@ -8,7 +8,7 @@
 use crate::forge::{Forge, ForgeError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -225,10 +225,7 @@ fn sealed() -> io::Result<OwnedFd> {
     while written < FORGE.len() {
         written += rustix::io::write(&memfd, &FORGE[written..])?;
     }
-    rustix::fs::fcntl_add_seals(
-        &memfd,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    crate::memfd::seal(&memfd)?;
     Ok(memfd)
 }
 

@@ -6,6 +6,7 @@ pub mod forge;
 pub mod hands;
 pub mod image;
 pub mod keeper;
+mod memfd;
 pub mod readiness;
 pub mod seccomp;
 pub mod stats;

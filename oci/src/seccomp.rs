@@ -17,7 +17,7 @@ mod profile;
 pub use profile::DEFAULT_PROFILE;
 
 use crate::bundle::Invalid;
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, SeekFrom};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -69,10 +69,7 @@ pub fn as_memfd(filter: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(fd);
     file.write_all(filter)?;
     rustix::fs::seek(&file, SeekFrom::Start(0))?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    crate::memfd::seal(&file)?;
     Ok(file.into())
 }
 

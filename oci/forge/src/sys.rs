@@ -1,10 +1,11 @@
 //! The system calls that no crate of ours wraps, and the few lines of procfs reading that several files share.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
+use std::time::Duration;
 
 /// What a fork-like call returns in which process.
 pub enum Forked {
@@ -112,8 +113,17 @@ pub fn sealed_memfd(name: &CStr, content: &[u8]) -> Result<OwnedFd> {
         written += rustix::io::write(&memfd, &content[written..]).context("filling a memfd")?;
     }
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memfd, seals).context("sealing a memfd")?;
-    Ok(memfd)
+    // The kernel may hold a page for a moment after it was written; it waits some 150 ms itself.
+    for _ in 0..20 {
+        match rustix::fs::fcntl_add_seals(&memfd, seals) {
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(50)),
+            sealed => {
+                sealed.context("sealing a memfd")?;
+                return Ok(memfd);
+            }
+        }
+    }
+    bail!("sealing a memfd: the kernel holds its pages")
 }
 
 /// execveat(2) of a descriptor. Returns only on failure.
