@@ -8,7 +8,7 @@
 use crate::forge::{Forge, ForgeError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -215,18 +215,7 @@ fn sealed() -> io::Result<OwnedFd> {
     if FORGE.is_empty() {
         return Err(io::Error::other("this program was built with WHARF_HANDS_SKIP and carries no forge"));
     }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memfd = match rustix::fs::memfd_create("wharf-forge", flags | MemfdFlags::EXEC) {
-        // Before Linux 6.3 every memfd was executable and nobody knew the flag.
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("wharf-forge", flags)?,
-        other => other?,
-    };
-    let mut written = 0;
-    while written < FORGE.len() {
-        written += rustix::io::write(&memfd, &FORGE[written..])?;
-    }
-    crate::memfd::seal(&memfd)?;
-    Ok(memfd)
+    wharf_protocol::memfd::sealed_program(c"wharf-forge", FORGE)
 }
 
 fn silent(log: &Path, source: ForgeError) -> HandsError {

@@ -6,7 +6,6 @@ pub mod forge;
 pub mod hands;
 pub mod image;
 pub mod keeper;
-mod memfd;
 pub mod readiness;
 pub mod seccomp;
 pub mod stats;

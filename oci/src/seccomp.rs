@@ -21,7 +21,7 @@ use rustix::fs::{MemfdFlags, SeekFrom};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,12 +65,7 @@ pub fn compile(profile: &str, capabilities: &[String]) -> Result<Filter, Invalid
 
 /// The filter in a file that nobody can change any more, to be passed to a creator.
 pub fn as_memfd(filter: &[u8]) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("seccomp", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = File::from(fd);
-    file.write_all(filter)?;
-    rustix::fs::seek(&file, SeekFrom::Start(0))?;
-    crate::memfd::seal(&file)?;
-    Ok(file.into())
+    wharf_protocol::memfd::sealed(c"seccomp", filter)
 }
 
 /// What a function that writes to a descriptor has written.

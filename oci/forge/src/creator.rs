@@ -41,6 +41,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use wharf_protocol::exit::WaitStatus;
 use wharf_protocol::{
     Create, CreateFd, Failure, FailureKind, IdMap, Limits, Reply, Stdin, VERSION, failpoint, frame,
 };
@@ -406,11 +407,13 @@ impl Creation<'_> {
 fn died(pid: i32, journal: &Journal) -> Failure {
     let status = sys::wait(pid).unwrap_or(0);
     let code = wharf_protocol::exit::exit_code(status);
-    let message = match (status & 0x7f, journal.lines().first()) {
-        (libc::SIGKILL, _) => {
+    let message = match (status.into(), journal.lines().first()) {
+        (WaitStatus::Signal(libc::SIGKILL), _) => {
             "the container was killed while it was being made; is its memory limit large enough?".to_owned()
         }
-        (libc::SIGSYS, _) => "the seccomp filter forbids what starting a program needs".to_owned(),
+        (WaitStatus::Signal(libc::SIGSYS), _) => {
+            "the seccomp filter forbids what starting a program needs".to_owned()
+        }
         (_, Some(line)) => format!("starting the container failed: {line}"),
         (_, None) => format!("the container's first process ended early with code {code}"),
     };

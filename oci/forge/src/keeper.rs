@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CString;
-use wharf_protocol::Create;
 use wharf_protocol::keeper::fd;
+use wharf_protocol::{Create, memfd};
 
 /// The socket's name in the run's directory.
 pub use wharf_protocol::keeper::SOCKET;
@@ -18,7 +18,7 @@ const BACKLOG: i32 = 16;
 
 /// A sealed copy of the keeper. All keepers of a forge run from the same one and share its pages.
 pub fn sealed() -> Result<OwnedFd> {
-    sys::sealed_memfd(c"wharf-keeper", BINARY)
+    memfd::sealed_program(c"wharf-keeper", BINARY).context("putting the keeper into a memfd")
 }
 
 /// The keeper's listening socket, before there is a keeper: who has been told of the container can connect.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use rustix::fs::SealFlags;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
+use wharf_protocol::memfd;
 
 /// Go on if this program already runs from a sealed memfd, otherwise start it again from one.
 pub fn ensure_sealed() -> Result<()> {
@@ -15,7 +16,7 @@ pub fn ensure_sealed() -> Result<()> {
         return Ok(());
     }
     let content = std::fs::read("/proc/self/exe").context("reading /proc/self/exe")?;
-    let memfd = sys::sealed_memfd(c"wharf-forge", &content)?;
+    let memfd = memfd::sealed_program(c"wharf-forge", &content).context("putting the forge into a memfd")?;
     drop(content);
     let args: Vec<CString> = std::env::args_os()
         .map(|arg| CString::new(arg.as_bytes()).context("an argument"))

@@ -1,11 +1,9 @@
 //! The system calls that no crate of ours wraps, and the few lines of procfs reading that several files share.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
-use std::time::Duration;
 
 /// What a fork-like call returns in which process.
 pub enum Forked {
@@ -96,34 +94,6 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
-}
-
-/// A memfd with `content` that nobody can change any more, executable.
-pub fn sealed_memfd(name: &CStr, content: &[u8]) -> Result<OwnedFd> {
-    use rustix::fs::{MemfdFlags, SealFlags};
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memfd = match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
-        // Before Linux 6.3 every memfd was executable and nobody knew the flag.
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
-        other => other,
-    }
-    .context("making a memfd")?;
-    let mut written = 0;
-    while written < content.len() {
-        written += rustix::io::write(&memfd, &content[written..]).context("filling a memfd")?;
-    }
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    // The kernel may hold a page for a moment after it was written; it waits some 150 ms itself.
-    for _ in 0..20 {
-        match rustix::fs::fcntl_add_seals(&memfd, seals) {
-            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(50)),
-            sealed => {
-                sealed.context("sealing a memfd")?;
-                return Ok(memfd);
-            }
-        }
-    }
-    bail!("sealing a memfd: the kernel holds its pages")
 }
 
 /// execveat(2) of a descriptor. Returns only on failure.

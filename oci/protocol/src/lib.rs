@@ -1,9 +1,9 @@
 //! What wharfd, the forge and the keepers say to each other.
 //!
 //! ```text
-//! wharfd ──forge.sock──► forge ──fork──► creator ──execve──► keeper ◄──keeper.sock── wharfd
-//!          one request,                  answers on the       fixed-size messages
-//!          one connection                same connection      (module `wharf_keeper::wire`)
+//! wharfd ──forge.sock──► forge ──fork──► guard ──execve──► keeper ◄──keeper.sock── wharfd
+//!          one request,                  answers on the     fixed-size messages
+//!          one connection                same connection    (module `wharf_keeper::wire`)
 //! ```
 //!
 //! A connection to the forge carries one [`Request`] and the descriptors that belong to it, then one
@@ -13,6 +13,7 @@
 pub mod exit;
 pub mod failpoint;
 pub mod frame;
+pub mod memfd;
 pub mod request;
 
 pub use exit::ExitRecord;

@@ -4,6 +4,7 @@
 use super::*;
 use nix::libc;
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// A system call and its first arguments.
 #[derive(Debug, Clone, Copy)]
