@@ -723,23 +723,10 @@ impl Container {
 
     /// When something has to be done if nothing happens before.
     pub fn deadline(&self) -> Option<Time> {
-        match self.state {
-            State::Running { .. } => self.vitals.deadline().filter(|at| *at != Time::NEVER),
-            State::Created
-            | State::Waiting { .. }
-            | State::Starting { .. }
-            | State::Canceling { .. }
-            | State::Pausing { .. }
-            | State::Paused { .. }
-            | State::Resuming { .. }
-            | State::Yielding { .. }
-            | State::Stopping { .. }
-            | State::Killing { .. }
-            | State::CleaningUp { .. }
-            | State::Ended { .. }
-            | State::GivenUp { .. }
-            | State::Removing { .. } => self.state.deadline(),
+        if let State::Running { .. } = self.state {
+            return self.vitals.deadline().filter(|at| *at != Time::NEVER);
         }
+        self.state.deadline()
     }
 
     fn probe(&mut self, now: Time, run: Run) {

@@ -1,5 +1,6 @@
 //! Who a container is: its id for ever, its name for people, its runs one after the other.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -91,6 +92,12 @@ impl Name {
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
     }
 }
 

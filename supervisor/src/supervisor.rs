@@ -62,15 +62,8 @@ impl Supervisor {
         self.insert(id, spec);
         // Nobody is started, and nobody stopped before others, until it is known who else is there.
         let restart_at = self.restart_at(now);
-        if let Some(container) = self.containers.get_mut(&id) {
-            container.open(Gate { starts_taken: true, must_yield: true, restart_at, ..Gate::default() });
-            container.adopt(now, saved, observed);
-            if container.has_taken_restart() {
-                self.restarts_until = self.restarts_until.max(now) + self.limits.restart_every;
-            }
-            container.hand_out(&mut self.effects);
-        }
-        self.index(id);
+        let closed = Gate { starts_taken: true, must_yield: true, restart_at, ..Gate::default() };
+        self.through(now, id, closed, |container| container.adopt(now, saved, observed));
         self.changed.insert(id);
     }
 
@@ -202,7 +195,7 @@ impl Supervisor {
         }
         if let (Fact::Deleted { id }, State::Removing { .. }) = (&fact, container.state()) {
             let id = *id;
-            self.forget(id);
+            self.forget(now, id);
             self.effects.push(Effect::Announce { id, change: Change::Removed });
         } else {
             self.touch(now, fact.id(), |container| container.fact(now, fact));
@@ -235,10 +228,20 @@ impl Supervisor {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The one way to a container: it is told how the others are, its effects are collected, and what others need
-    /// to know of it is noted.
+    /// Do something with a container that knows how the others are.
     fn touch<R>(&mut self, now: Time, id: Id, act: impl FnOnce(&mut Container) -> R) -> Option<R> {
         let gate = self.gate(now, id)?;
+        self.through(now, id, gate, act)
+    }
+
+    /// The one way to a container: its effects are collected, and what others need to know of it is noted.
+    fn through<R>(
+        &mut self,
+        now: Time,
+        id: Id,
+        gate: Gate,
+        act: impl FnOnce(&mut Container) -> R,
+    ) -> Option<R> {
         let container = self.containers.get_mut(&id)?;
         container.open(gate);
         let before = container.outline();
@@ -309,14 +312,8 @@ impl Supervisor {
         let Some(container) = self.containers.get(&id) else { return };
         let name = container.spec().name.clone();
         let started = container.state().process().and(container.started()).map(|at| at.boot);
-        let required: Vec<Id> = container
-            .spec()
-            .requires
-            .iter()
-            .filter_map(|requirement| self.names.get(&requirement.name).copied())
-            .collect();
-        let dependants: Vec<Id> = self.dependants.get(&name).into_iter().flatten().copied().collect();
-        for by in dependants {
+        let required = self.required(container.spec());
+        for by in self.dependants(&name) {
             self.touch(now, by, |container| {
                 if started.is_some_and(|started| container.is_older_than(&name, started)) {
                     container.restart_with(now);
@@ -328,6 +325,16 @@ impl Supervisor {
         for id in required {
             self.touch(now, id, |container| container.look_around(now));
         }
+    }
+
+    /// Who requires this name.
+    fn dependants(&self, name: &Name) -> Vec<Id> {
+        self.dependants.get(name).into_iter().flatten().copied().collect()
+    }
+
+    /// Whom this one requires, as far as they are there.
+    fn required(&self, spec: &Spec) -> Vec<Id> {
+        spec.requires.iter().filter_map(|requirement| self.names.get(&requirement.name).copied()).collect()
     }
 
     /// Note where a container belongs.
@@ -366,7 +373,7 @@ impl Supervisor {
         self.containers.insert(id, Container::new(id, spec));
     }
 
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, now: Time, id: Id) {
         let Some(container) = self.containers.remove(&id) else { return };
         let spec = container.spec();
         self.names.remove(&spec.name);
@@ -381,16 +388,9 @@ impl Supervisor {
         self.index(id);
         self.changed.remove(&id);
         // Who required it hears that it is missing; whom it required may stop now.
-        let name = spec.name.clone();
-        let others: Vec<Id> = self
-            .dependants
-            .get(&name)
-            .into_iter()
-            .flatten()
-            .copied()
-            .chain(spec.requires.iter().filter_map(|requirement| self.names.get(&requirement.name).copied()))
-            .collect();
-        self.changed.extend(others);
+        for other in self.dependants(&spec.name).into_iter().chain(self.required(spec)) {
+            self.touch(now, other, |container| container.look_around(now));
+        }
     }
 
     /// What is to be done, in this order; handed out once.
@@ -483,7 +483,7 @@ impl Supervisor {
     }
 
     fn named(&self, name: &str) -> Option<&Container> {
-        self.containers().find(|container| container.spec().name.as_str() == name)
+        self.names.get(name).and_then(|id| self.containers.get(id))
     }
 }
 

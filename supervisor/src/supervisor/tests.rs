@@ -56,6 +56,13 @@ impl Host {
         self.supervisor.container(id).expect("it exists").state().name()
     }
 
+    /// Why it waits.
+    fn held(&self, id: Id) -> String {
+        let container = self.supervisor.container(id).expect("it exists");
+        let State::Waiting { hold: Some(hold), .. } = container.state() else { panic!("{container:?}") };
+        hold.to_string()
+    }
+
     /// Those that were begun, in order.
     fn begun(&mut self) -> Vec<Id> {
         let start = |effect| if let Effect::Start { id, .. } = effect { Some(id) } else { None };
@@ -118,10 +125,8 @@ fn start_brings_up_what_it_requires_one_after_the_other() {
 fn what_is_held_says_by_whom() {
     let mut host = chain(Condition::Ready, false);
     host.command(Command::Start { id: WEB }).expect("accepted");
-    let web = host.supervisor.container(WEB).expect("it exists");
-    let State::Waiting { hold: Some(hold), .. } = web.state() else { panic!("{web:?}") };
-    assert_eq!(hold.to_string(), "waits for db to be ready (it is starting)");
-    assert_eq!(web.deadline(), None);
+    assert_eq!(host.held(WEB), "waits for db to be ready (it is starting)");
+    assert_eq!(host.supervisor.container(WEB).and_then(Container::deadline), None);
 }
 
 #[test]
@@ -221,9 +226,10 @@ fn required_container_is_removed_by_force_only() {
     let refused = host.command(Command::Remove { id: DB, force: false }).expect_err("web requires it");
     assert!(refused.to_string().contains("required by web"), "{refused}");
     host.command(Command::Remove { id: DB, force: true }).expect("by force");
-    host.supervisor.fact(host.now, Fact::Deleted { id: DB });
     host.command(Command::Start { id: WEB }).expect("accepted");
-    assert_eq!(host.state(WEB), "waiting");
+    assert_eq!(host.held(WEB), "waits for db to be started (it is removing)");
+    host.supervisor.fact(host.now, Fact::Deleted { id: DB });
+    assert_eq!(host.held(WEB), "waits for db to be started (it is missing)");
     host.command(Command::Run { id: DB, spec: spec("db", &[]) }).expect("the name is free");
     host.begun();
     host.started(DB);
