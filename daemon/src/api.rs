@@ -105,8 +105,9 @@ impl Api {
     /// Create a container.
     pub async fn create(&self, spec: &str) -> Result<String, Error> {
         let (id, definition, _nickname) = self.define(spec).await?;
-        let command = Command::Create { id, spec: definition.core()? };
-        self.wish(command, With::Definition(Box::new(definition), None)).await?;
+        let (spec, handlers) = definition.plan()?;
+        let with = With::Definition(Box::new((definition, handlers)), None);
+        self.wish(Command::Create { id, spec }, with).await?;
         Ok(id.to_string())
     }
 
@@ -114,8 +115,9 @@ impl Api {
     pub async fn run(&self, spec: &str, options: StartOptions) -> Result<(String, Streams), Error> {
         let (id, definition, _nickname) = self.define(spec).await?;
         let (stdio, streams) = connect(&definition.spec, &options)?;
-        let command = Command::Run { id, spec: definition.core()? };
-        let granted = self.wish(command, With::Definition(Box::new(definition), stdio)).await?;
+        let (spec, handlers) = definition.plan()?;
+        let with = With::Definition(Box::new((definition, handlers)), stdio);
+        let granted = self.wish(Command::Run { id, spec }, with).await?;
         self.until_started(&id.to_string(), granted).await?;
         Ok((id.to_string(), streams))
     }

@@ -144,8 +144,8 @@ impl Definition {
         Ok((definition, limits))
     }
 
-    /// What decisions depend on.
-    pub fn core(&self) -> Result<core::Spec, Error> {
+    /// What decisions depend on, and how its probes and hooks are carried out.
+    pub fn plan(&self) -> Result<(core::Spec, Handlers), Error> {
         let name = self.spec.name.as_deref().unwrap_or_default();
         let seconds = self.spec.stop_timeout.unwrap_or(STOP_TIMEOUT);
         let name = name.parse().map_err(|error: core::BadName| Error::InvalidSpec(error.to_string()))?;
@@ -154,9 +154,8 @@ impl Definition {
                 .map_err(|error| Error::InvalidSpec(error.to_string()))?,
             grace: Duration::from_secs_f64(seconds),
         };
-        let grace = stop.grace;
         let restart = supervision::restart::restart(&self.spec.restart)?;
-        let (probes, handlers) = probes(&self.spec, self.healthcheck.as_ref(), grace)?;
+        let (probes, handlers) = probes(&self.spec, self.healthcheck.as_ref(), stop.grace)?;
         let hooks =
             core::Hooks { post_start: handlers.post_start.is_some(), pre_stop: handlers.pre_stop.is_some() };
         let notify = requirement::notify(&self.spec)?;
@@ -167,13 +166,9 @@ impl Definition {
                     .into(),
             ));
         }
-        Ok(core::Spec { name, stop, auto_remove: self.spec.remove, restart, probes, hooks, notify, requires })
-    }
-
-    /// How its probes and hooks are carried out.
-    pub fn handlers(&self) -> Result<Handlers, Error> {
-        let grace = Duration::from_secs_f64(self.spec.stop_timeout.unwrap_or(STOP_TIMEOUT));
-        Ok(probes(&self.spec, self.healthcheck.as_ref(), grace)?.1)
+        let auto_remove = self.spec.remove;
+        let spec = core::Spec { name, stop, auto_remove, restart, probes, hooks, notify, requires };
+        Ok((spec, handlers))
     }
 
     /// What a start or an exec is made from, and the image's layers, topmost first (none with a rootfs).
@@ -373,7 +368,7 @@ mod tests {
     fn what_the_first_release_wrote_is_understood_and_it_would_understand_ours() {
         for record in crate::store::tests::of_the_first_release() {
             let definition = Definition::parse(&record.definition).expect("the old format");
-            let spec = definition.core().expect("as good as it was");
+            let (spec, _) = definition.plan().expect("as good as it was");
             assert_eq!(spec.name.as_str(), record.name);
             assert!(!spec.restart.ever_restarts(), "as it was before");
             let written = serde_json::from_str(&definition.to_json()).expect("JSON");

@@ -63,8 +63,8 @@ pub struct Wish {
 pub enum With {
     /// Nothing.
     Nothing,
-    /// With Create and Run: the definition; with Run perhaps what to connect.
-    Definition(Box<Definition>, Option<Stdio>),
+    /// With Create and Run: the definition, and how its probes are carried out; with Run perhaps what to connect.
+    Definition(Box<(Definition, Handlers)>, Option<Stdio>),
     /// With Start: perhaps what to connect.
     Stdio(Option<Stdio>),
     /// With Update: the definition with the new limits, and these.
@@ -179,7 +179,7 @@ impl Driver {
         for record in records {
             ids.insert(record.id.clone());
             match understood(&record) {
-                Ok(Understood { id, definition, spec, saved, same_boot, first_id }) => {
+                Ok(Understood { id, definition, spec, handlers, saved, same_boot, first_id }) => {
                     runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
                     observations.spawn(async move {
@@ -195,7 +195,16 @@ impl Driver {
                             | Observed::Alive { .. }
                             | Observed::Exited(_) => observed,
                         };
-                        (id, definition, spec, saved, first_id, (observed, living))
+                        let held = Held {
+                            handlers,
+                            definition: Arc::new(definition),
+                            first_id,
+                            stdio: None,
+                            update: None,
+                            oom_killed: false,
+                            logged: "",
+                        };
+                        (id, held, spec, saved, (observed, living))
                     });
                 }
                 // One damaged record must not keep the others from being looked after.
@@ -230,16 +239,7 @@ impl Driver {
             found.push(observed.context("looking for living runs")?);
         }
         let now = clock::now();
-        for (id, definition, spec, saved, first_id, (observed, living)) in found {
-            let held = Held {
-                handlers: definition.handlers().unwrap_or_default(),
-                definition: Arc::new(definition),
-                first_id,
-                stdio: None,
-                update: None,
-                oom_killed: false,
-                logged: "",
-            };
+        for (id, held, spec, saved, (observed, living)) in found {
             self.held.insert(id, held);
             tracing::info!(container = %spec.name, ?observed, "taken over");
             self.supervisor.adopt(now, id, spec, saved, observed);
@@ -351,8 +351,8 @@ impl Driver {
             return;
         }
         let accepted = match (&command, with) {
-            (Command::Create { .. } | Command::Run { .. }, With::Definition(definition, stdio)) => {
-                match self.create(now, id, command, *definition, stdio) {
+            (Command::Create { .. } | Command::Run { .. }, With::Definition(new, stdio)) => {
+                match self.create(now, id, command, *new, stdio) {
                     Ok(()) => {
                         self.new.insert(id, reply);
                         return;
@@ -393,7 +393,7 @@ impl Driver {
         now: Time,
         id: Id,
         command: Command,
-        definition: Definition,
+        (definition, handlers): (Definition, Handlers),
         stdio: Option<Stdio>,
     ) -> Result<(), Error> {
         if self.held.len() + self.damaged.len() >= self.bound {
@@ -417,7 +417,6 @@ impl Driver {
                 )
             })?),
         };
-        let handlers = definition.handlers()?;
         self.supervisor.command(now, command).map_err(refused)?;
         self.taken.extend(first_id);
         let definition = Arc::new(definition);
@@ -969,6 +968,7 @@ struct Understood {
     id: Id,
     definition: Definition,
     spec: core::Spec,
+    handlers: Handlers,
     saved: core::Saved,
     same_boot: bool,
     first_id: Option<u32>,
@@ -977,7 +977,7 @@ struct Understood {
 fn understood(record: &Record) -> anyhow::Result<Understood> {
     let id: Id = record.id.parse()?;
     let definition = Definition::parse(&record.definition)?;
-    let spec = definition.core()?;
+    let (spec, handlers) = definition.plan()?;
     // Two places for one thing: if they differ, one of them was damaged.
     if spec.name.as_str() != record.name {
         bail!("its definition is that of a container called {}", spec.name);
@@ -987,7 +987,8 @@ fn understood(record: &Record) -> anyhow::Result<Understood> {
     }
     let saved = Saved::parse(&record.saved)?;
     let same_boot = saved.is_of_this_boot();
-    Ok(Understood { id, definition, spec, saved: saved.restore()?, same_boot, first_id: record.first_id })
+    let (saved, first_id) = (saved.restore()?, record.first_id);
+    Ok(Understood { id, definition, spec, handlers, saved, same_boot, first_id })
 }
 
 /// Why a container is what it is, where that is not plain.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixDatagram;
 use tokio::time::Instant;
-use wharf_supervisor as core;
+use wharf_supervisor::Notification;
 
 /// NOTIFY_SOCKET in the container, where the bundle offers [`directory`]. In /dev, which is ours: no image and no volume
 /// can be in its way.
@@ -40,97 +40,56 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// One message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notification {
-    /// READY=1: the start, or a reload, has been finished.
-    pub ready: bool,
-    /// RELOADING=1.
-    pub reloading: bool,
-    /// STOPPING=1.
-    pub stopping: bool,
-    /// STATUS=: one line for people, without control characters.
-    pub status: Option<String>,
-    /// WATCHDOG=.
-    pub watchdog: Option<Watchdog>,
-    /// WATCHDOG_USEC=: from now on a keep-alive comes within this time; zero is never.
-    pub watchdog_period: Option<Duration>,
-    /// EXTEND_TIMEOUT_USEC=: the start or stop under way may take this long, from now on.
-    pub extend_timeout: Option<Duration>,
-    /// ERRNO=: why it is going to fail.
-    pub errno: Option<i32>,
+pub struct Message {
+    /// What could be understood; a status is one line for people, without control characters.
+    pub said: Notification,
     /// Lines that could not be understood. Those that do not concern us are none of them.
     pub malformed: u32,
 }
 
-impl From<Notification> for core::Notification {
-    fn from(said: Notification) -> Self {
-        Self {
-            ready: said.ready,
-            reloading: said.reloading,
-            stopping: said.stopping,
-            status: said.status,
-            alive: said.watchdog == Some(Watchdog::Alive),
-            trigger: said.watchdog == Some(Watchdog::Trigger),
-            watchdog: said.watchdog_period,
-            extend: said.extend_timeout,
-        }
-    }
-}
-
-/// What WATCHDOG= says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watchdog {
-    /// Still alive.
-    Alive,
-    /// As if the time had run out.
-    Trigger,
-}
-
-impl Notification {
+impl Message {
     fn parse(message: &[u8]) -> Self {
-        let mut said = Self::default();
+        let mut parsed = Self::default();
         if message.len() > MESSAGE_MAX {
-            said.malformed = 1;
-            return said;
+            parsed.malformed = 1;
+            return parsed;
         }
         // Some senders count a terminating zero in.
         let message = message.strip_suffix(b"\0").unwrap_or(message);
         for line in message.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if said.take(line).is_none() {
-                said.malformed = said.malformed.saturating_add(1);
+            if take(&mut parsed.said, line).is_none() {
+                parsed.malformed = parsed.malformed.saturating_add(1);
             }
         }
-        said
+        parsed
     }
+}
 
-    /// `None` if the line cannot be understood.
-    fn take(&mut self, line: &[u8]) -> Option<()> {
-        let (key, value) = std::str::from_utf8(line).ok()?.split_once('=')?;
-        let yes = || (value == "1").then_some(true);
-        let time = || value.parse().ok().map(Duration::from_micros);
-        match key {
-            "READY" => self.ready = yes()?,
-            "RELOADING" => self.reloading = yes()?,
-            "STOPPING" => self.stopping = yes()?,
-            "STATUS" => {
-                let shown = value.chars().filter(|character| !character.is_control());
-                self.status = Some(shown.take(STATUS_MAX).collect());
-            }
-            "WATCHDOG" => {
-                self.watchdog = Some(match value {
-                    "1" => Watchdog::Alive,
-                    "trigger" => Watchdog::Trigger,
-                    _ => return None,
-                });
-            }
-            "WATCHDOG_USEC" => self.watchdog_period = Some(time()?),
-            "EXTEND_TIMEOUT_USEC" => self.extend_timeout = Some(time()?),
-            "ERRNO" => self.errno = Some(value.parse().ok()?),
-            // MAINPID, FDSTORE, BARRIER, …: a descriptor that comes along is closed by the kernel, which is all that a
-            // barrier waits for.
-            _ => {}
+/// `None` if the line cannot be understood.
+fn take(said: &mut Notification, line: &[u8]) -> Option<()> {
+    let (key, value) = std::str::from_utf8(line).ok()?.split_once('=')?;
+    let yes = || (value == "1").then_some(true);
+    let time = || value.parse().ok().map(Duration::from_micros);
+    match key {
+        "READY" => said.ready = yes()?,
+        "RELOADING" => said.reloading = yes()?,
+        "STOPPING" => said.stopping = yes()?,
+        "STATUS" => {
+            let shown = value.chars().filter(|character| !character.is_control());
+            said.status = Some(shown.take(STATUS_MAX).collect());
         }
-        Some(())
+        "WATCHDOG" => match value {
+            "1" => said.alive = true,
+            "trigger" => said.trigger = true,
+            _ => return None,
+        },
+        "WATCHDOG_USEC" => said.watchdog = Some(time()?),
+        "EXTEND_TIMEOUT_USEC" => said.extend = Some(time()?),
+        // ERRNO, MAINPID, FDSTORE, BARRIER, …: a descriptor that comes along is closed by the kernel, which is all that
+        // a barrier waits for.
+        _ => {}
     }
+    Some(())
 }
 
 /// The directory that is offered to the container.
@@ -158,7 +117,7 @@ impl Notify {
     }
 
     /// The next message that says something. It waits for ever; dropping it loses nothing.
-    pub async fn receive(&mut self) -> io::Result<Notification> {
+    pub async fn receive(&mut self) -> io::Result<Message> {
         // One more byte tells a message that is too long.
         let mut buffer = [0; MESSAGE_MAX + 1];
         loop {
@@ -171,9 +130,9 @@ impl Notify {
             }
             let length = self.socket.recv(&mut buffer).await?;
             self.taken += 1;
-            let said = Notification::parse(&buffer[..length]);
-            if said != Notification::default() {
-                return Ok(said);
+            let message = Message::parse(&buffer[..length]);
+            if message != Message::default() {
+                return Ok(message);
             }
         }
     }
@@ -207,29 +166,32 @@ mod tests {
 
     #[test]
     fn messages_are_taken_apart() {
-        let parse = |text: &str| Notification::parse(text.as_bytes());
         let none = Notification::default;
-        assert_eq!(parse("READY=1"), Notification { ready: true, ..none() });
-        assert_eq!(
-            parse("READY=1\nSTATUS=serving 3 \x1b[31mclients\nMAINPID=7\nX_MINE=\n\0"),
-            Notification { ready: true, status: Some("serving 3 [31mclients".to_owned()), ..none() }
-        );
-        assert_eq!(
-            parse("RELOADING=1\nMONOTONIC_USEC=12\nSTOPPING=1\nERRNO=2"),
-            Notification { reloading: true, stopping: true, errno: Some(2), ..none() }
-        );
-        assert_eq!(parse("WATCHDOG=1").watchdog, Some(Watchdog::Alive));
-        assert_eq!(
-            parse("WATCHDOG=trigger\nWATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=5"),
-            Notification {
-                watchdog: Some(Watchdog::Trigger),
-                watchdog_period: Some(Duration::from_secs(20)),
-                extend_timeout: Some(Duration::from_micros(5)),
-                ..none()
-            }
-        );
-        assert_eq!(parse("FDSTORE=1\n\nBARRIER=1\n"), none());
-        assert_eq!(parse("STATUS=").status.as_deref(), Some(""));
+        for (text, said) in [
+            ("READY=1", Notification { ready: true, ..none() }),
+            (
+                "READY=1\nSTATUS=serving 3 \x1b[31mclients\nMAINPID=7\nX_MINE=\n\0",
+                Notification { ready: true, status: Some("serving 3 [31mclients".to_owned()), ..none() },
+            ),
+            (
+                "RELOADING=1\nMONOTONIC_USEC=12\nSTOPPING=1\nERRNO=2",
+                Notification { reloading: true, stopping: true, ..none() },
+            ),
+            ("WATCHDOG=1", Notification { alive: true, ..none() }),
+            (
+                "WATCHDOG=trigger\nWATCHDOG_USEC=20000000\nEXTEND_TIMEOUT_USEC=5",
+                Notification {
+                    trigger: true,
+                    watchdog: Some(Duration::from_secs(20)),
+                    extend: Some(Duration::from_micros(5)),
+                    ..none()
+                },
+            ),
+            ("FDSTORE=1\n\nBARRIER=1\n", none()),
+            ("STATUS=", Notification { status: Some(String::new()), ..none() }),
+        ] {
+            assert_eq!(Message::parse(text.as_bytes()), Message { said, malformed: 0 }, "{text}");
+        }
     }
 
     #[test]
@@ -238,15 +200,15 @@ mod tests {
             (&b"READY"[..], 1),
             (b"READY=yes\nREADY=0\nREADY=", 3),
             (b"WATCHDOG=2\nWATCHDOG_USEC=-1\nEXTEND_TIMEOUT_USEC=1s", 3),
-            (b"ERRNO=99999999999\nSTATUS=\xff", 2),
+            (b"STATUS=\xff", 1),
             (&[b'x'; MESSAGE_MAX + 1], 1),
         ] {
-            assert_eq!(Notification::parse(text), Notification { malformed, ..Notification::default() });
+            assert_eq!(Message::parse(text), Message { malformed, ..Message::default() });
         }
-        let mixed = Notification::parse(b"nonsense\nREADY=1");
-        assert_eq!((mixed.ready, mixed.malformed), (true, 1));
-        let long = Notification::parse(format!("STATUS={}", "ä".repeat(1000)).as_bytes());
-        assert_eq!(long.status.map(|status| status.chars().count()), Some(STATUS_MAX));
+        let mixed = Message::parse(b"nonsense\nREADY=1");
+        assert_eq!((mixed.said.ready, mixed.malformed), (true, 1));
+        let long = Message::parse(format!("STATUS={}", "ä".repeat(1000)).as_bytes());
+        assert_eq!(long.said.status.map(|status| status.chars().count()), Some(STATUS_MAX));
     }
 
     #[tokio::test]
@@ -274,7 +236,7 @@ mod tests {
         sender.send_to(&[b'='; 8000], &address).unwrap();
         sender.send_to(b"READY=1", &address).unwrap();
         assert_eq!(second.receive().await.unwrap().malformed, 1);
-        assert!(second.receive().await.unwrap().ready);
+        assert!(second.receive().await.unwrap().said.ready);
         let names: Vec<_> = std::fs::read_dir(directory(&run_dir)).unwrap().flatten().collect();
         assert_eq!(names.len(), 1, "{names:?}");
     }
@@ -292,7 +254,7 @@ mod tests {
         });
         let begin = Instant::now();
         for _ in 0..RATE + 10 {
-            assert_eq!(notify.receive().await.unwrap().watchdog, Some(Watchdog::Alive));
+            assert!(notify.receive().await.unwrap().said.alive);
         }
         assert!(begin.elapsed() >= WINDOW / 2, "{:?}", begin.elapsed());
         sending.join().unwrap();

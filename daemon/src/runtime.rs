@@ -389,11 +389,11 @@ impl Runtime {
     async fn listen(self: Arc<Self>, id: Id, run: Run, mut notify: Notify) {
         loop {
             match notify.receive().await {
-                Ok(said) => {
-                    if said.malformed > 0 {
-                        tracing::debug!(container = ?id, lines = said.malformed, "not understood (sd_notify)");
+                Ok(message) => {
+                    if message.malformed > 0 {
+                        tracing::debug!(container = ?id, lines = message.malformed, "not understood (sd_notify)");
                     }
-                    self.tell(Fact::Notified { id, run, notification: said.into() }).await;
+                    self.tell(Fact::Notified { id, run, notification: message.said }).await;
                 }
                 Err(error) => {
                     tracing::warn!(container = ?id, %error, "listening to what it says of itself, giving up");
