@@ -4,9 +4,9 @@
 # make install    into PREFIX (/usr/local), below DESTDIR if set; make uninstall takes it away again
 # make bench      side by side with crun, podman, Docker and runit; results in docs/results/
 # make vm         the e2e tests on pure cgroup v2 with systemd, in a virtual machine; VM_TESTS names some of them
-# make soak       start and remove containers for SOAK_MINUTES and look for what is left behind; then ten times the faults
-#                 of make test (kills, failing system calls, power cuts)
-# make fuzz       property tests with FUZZ_CASES cases each, simulated hosts with FUZZ_SEEDS seeds
+# make soak       start and remove containers for SOAK_MINUTES and look for what is left behind; then a hundred times the
+#                 simulated hosts of make test, and ten times its faults (kills, failing system calls, power cuts)
+# make fuzz       property tests with FUZZ_CASES cases each
 #
 # Every target installs what it needs and does not find (scripts/need; Debian and Ubuntu).
 
@@ -25,11 +25,11 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 DBUSDIR ?= $(if $(filter /usr,$(PREFIX)),$(PREFIX)/share/dbus-1/system.d,$(SYSCONFDIR)/dbus-1/system.d)
 MANDIR ?= $(PREFIX)/share/man/man1
 SOAK_MINUTES ?= 5
+SOAK_SEEDS ?= 1000000
 SOAK_KILLS ?= 10000
 SOAK_SYSCALL_FAULTS ?= 20000
 SOAK_POWER_CUTS ?= 2000
 FUZZ_CASES ?= 100000
-FUZZ_SEEDS ?= 1000000
 BENCH_ROUNDS ?= 40
 VM_TESTS ?=
 # e2e tests mostly wait for the kernel, so more of them than there are processors run at a time.
@@ -99,10 +99,10 @@ vm: build
 soak: release failpoints build
 	@scripts/need demo test
 	$(SUDO) scripts/soak target/release $(SOAK_MINUTES)
+	WHARF_SIM_SEEDS=$(SOAK_SEEDS) $(CARGO) test --locked --release -p wharf-tests --test simulation -- --nocapture
 	WHARF_KILLS=$(SOAK_KILLS) WHARF_SYSCALL_FAULTS=$(SOAK_SYSCALL_FAULTS) WHARF_POWER_CUTS=$(SOAK_POWER_CUTS) \
 		$(CARGO) test --locked -p wharf-tests --test faults -- --nocapture
 
 fuzz:
 	@scripts/need build
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --locked --release -p wharf-oci --lib
-	WHARF_SIM_SEEDS=$(FUZZ_SEEDS) $(CARGO) test --locked --release -p wharf-tests --test simulation
