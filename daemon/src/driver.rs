@@ -737,6 +737,9 @@ impl Driver {
                     held.logged = state.name();
                 }
                 self.announce_state(id, state);
+                if matches!(state, State::Ended { .. } | State::GivenUp { .. }) {
+                    self.work(self.runtime.clone().rest(id));
+                }
             }
             core::Change::Oom(run) => {
                 tracing::warn!(container = %name, "the kernel killed a process for want of memory");

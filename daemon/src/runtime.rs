@@ -83,6 +83,9 @@ pub struct Runtime {
     pub init: PathBuf,
     facts: mpsc::Sender<Fact>,
     live: Mutex<HashMap<Id, Live>>,
+    /// The overlays of those that have run, mounted once more: their ends need not wait for the file system, and the
+    /// next run need not mount it.
+    rootfs: Mutex<HashMap<Id, OwnedFd>>,
     /// The last thing that was said about each run, for a kill that came too late.
     last_words: Mutex<HashMap<Id, (Run, Fact)>>,
     /// Open files of the cgroups that somebody asked about.
@@ -146,6 +149,7 @@ impl Runtime {
             facts,
             live: Mutex::default(),
             last_words: Mutex::default(),
+            rootfs: Mutex::default(),
             readers: Mutex::default(),
             means: Mutex::default(),
         }
@@ -306,7 +310,7 @@ impl Runtime {
             },
             (None, None) => return Err(failed("neither image nor rootfs".to_owned())),
         };
-        let fds = match stdio {
+        let mut fds = match stdio {
             Some(stdio) => stdio
                 .fds
                 .iter()
@@ -315,6 +319,7 @@ impl Runtime {
                 .map_err(|error| failed(format!("descriptors of the caller: {error}")))?,
             None => Vec::new(),
         };
+        fds.extend(self.rootfs.lock().remove(&id).map(|overlay| (CreateFd::Rootfs, overlay)));
         let stdin = match (stdio, definition.spec.stdin) {
             (Some(stdio), _) => stdio.stdin,
             (None, true) => Stdin::Kept,
@@ -340,7 +345,11 @@ impl Runtime {
         let prepared = begin.elapsed();
         let created = self.forge.create(create, &fds).map_err(start_failure);
         tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), "created");
-        Ok((created?, notify))
+        let mut started = created?;
+        if let Some(overlay) = started.rootfs.take() {
+            self.rootfs.lock().insert(id, overlay);
+        }
+        Ok((started, notify))
     }
 
     fn enter(&self, id: Id, run: Run, pidfd: Arc<OwnedFd>, warnings: Vec<String>) {
@@ -565,9 +574,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// No run of it follows for now.
+    pub async fn rest(self: Arc<Self>, id: Id) {
+        let Some(overlay) = self.rootfs.lock().remove(&id) else { return };
+        // This brings what it has written to the disk.
+        let unmounted = tokio::task::spawn_blocking(move || drop(overlay)).await;
+        if let Err(error) = unmounted {
+            tracing::error!(container = ?id, %error, "unmounting");
+        }
+    }
+
     /// Remove all files of a container.
     pub async fn delete(self: Arc<Self>, id: Id) -> anyhow::Result<()> {
         self.last_words.lock().remove(&id);
+        self.clone().rest(id).await;
         tokio::task::spawn_blocking(move || remove_tree(&self.paths.container(id))).await?
     }
 

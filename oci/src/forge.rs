@@ -56,6 +56,9 @@ pub struct Started {
     pub started_boottime_ns: u64,
     /// What had to be clamped or left out.
     pub warnings: Vec<String>,
+    /// Another mount of its overlay. As long as it is held, the end of the run does not wait for the file system
+    /// below to be synced; closing it may. Good for [`crate::CreateFd::Rootfs`] of the next run.
+    pub rootfs: Option<OwnedFd>,
 }
 
 /// A started exec. Dropping it closes the connection, which ends an exec that was to be killed on disconnect.
@@ -132,8 +135,9 @@ impl Forge {
     pub fn create(&self, request: Create, fds: &[BorrowedFd<'_>]) -> Result<Started, ForgeError> {
         match self.ask(&Request::Create(Box::new(request)), fds, CREATE_PATIENCE)? {
             (Reply::Started { pid, started_boottime_ns, warnings }, fds) => {
-                let pidfd = fds.into_iter().next().ok_or(ForgeError::Unexpected)?;
-                Ok(Started { pid, pidfd, started_boottime_ns, warnings })
+                let mut fds = fds.into_iter();
+                let pidfd = fds.next().ok_or(ForgeError::Unexpected)?;
+                Ok(Started { pid, pidfd, started_boottime_ns, warnings, rootfs: fds.next() })
             }
             (reply, _) => Err(refusal(reply)),
         }

@@ -440,6 +440,59 @@ fn container_of_layers_runs_and_its_exit_is_recorded() {
     assert_eq!((code, log.as_str()), (42, "hello\n/root\n"));
 }
 
+/// Which file system a process has as its root, as MAJOR:MINOR.
+fn root_device(pid: u32) -> String {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.filter(|fields| fields[4] == "/").map(|fields| fields[2].to_owned()).next().unwrap()
+}
+
+#[test]
+fn next_run_can_have_the_overlay_of_the_last_one() {
+    let host = host!();
+    let mut container = host.container(&["sh", "-c", "echo run >> /runs; cat /runs; exec sleep 1000"]);
+    let mut devices = Vec::new();
+    for run in 1..=4 {
+        // The third brings none along.
+        container.create.run = run;
+        container.create.run_dir = container.dir.join(format!("run.{run}"));
+        std::fs::create_dir(&container.create.run_dir).unwrap();
+        let mut started = container.started();
+        devices.push(root_device(started.pid));
+        container.create.fds.clear();
+        container.fds.clear();
+        let overlay = started.rootfs.take().expect("an overlay");
+        if run != 2 {
+            container = container.fd(CreateFd::Rootfs, overlay);
+        }
+        let lines = (1..=run).sum::<u64>() as usize;
+        wait_until("its output", || container.log().lines().count() == lines);
+        container.remove();
+        wait_until("its record", || container.dir.join(format!("record/exit.{run}")).exists());
+    }
+    assert_eq!(devices[0], devices[1], "the same overlay");
+    assert_eq!(devices[2], devices[3], "again");
+    assert_eq!(std::fs::read_to_string(container.dir.join("upper/runs")).unwrap(), "run\n".repeat(4));
+
+    // What does not come to be leaves neither mount nor cgroup, and the next try does not need it.
+    container.create.run_dir = container.dir.join("run");
+    container.spec["process"]["args"] = json!(["/missing"]);
+    container.refused();
+    container.create.fds.clear();
+    container.fds.clear();
+    container.spec["process"]["args"] = json!(["cat", "/runs"]);
+    assert!(container.started().rootfs.is_some());
+
+    let mut volatile = host.container(&["true"]);
+    if let Rootfs::Overlay { volatile, .. } = &mut volatile.create.rootfs {
+        *volatile = true;
+    }
+    assert!(volatile.started().rootfs.is_none(), "nothing to wait for");
+    volatile.record();
+    volatile.remove();
+    container.remove();
+}
+
 #[test]
 fn ids_differ_on_both_sides_and_files_have_the_right_owner() {
     let host = host!();

@@ -128,6 +128,8 @@ enum Part {
     Stdin,
     AttachStdout,
     AttachStderr,
+    /// For wharfd.
+    Rootfs,
 }
 
 /// Returns only if there is no keeper.
@@ -180,6 +182,7 @@ fn guard(
         Some(parts.swap_remove(at).1)
     };
     let launch = Launch::from(take(Part::Launch).context("no socket to release the container")?);
+    let rootfs = take(Part::Rootfs);
     let descriptors = Descriptors {
         init: take(Part::Init).context("no pidfd")?,
         listen,
@@ -198,9 +201,11 @@ fn guard(
     let reply = Reply::Started { pid: made.pid as u32, started_boottime_ns, warnings: made.warnings };
     // Whoever asked may have been killed, and the next wharfd finds the keeper. One that lives and does not hear the
     // answer removes the cgroup, with all that is in it.
-    if let Err(error) = frame::send(connection, &reply, &[descriptors.init.as_fd()]) {
+    let fds: Vec<_> = [&descriptors.init].into_iter().chain(&rootfs).map(AsFd::as_fd).collect();
+    if let Err(error) = frame::send(connection, &reply, &fds) {
         sys::say(format_args!("answering: {error}, ignoring"));
     }
+    drop(rootfs);
     failpoint::reach("guard.answered");
     // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
     let error = match rustix::process::set_child_subreaper(None) {
@@ -292,7 +297,8 @@ impl Creation<'_> {
 
         let run_dir = open_directory(&request.run_dir)?;
         let user_namespace = request.id_map.map(idmap::user_namespace).transpose()?;
-        let stage = Stage::enter(request, &run_dir, self.cgroup, &mut spec, user_namespace.as_ref())?;
+        let (kept, translation) = (given.rootfs.take(), user_namespace.as_ref());
+        let stage = Stage::enter(request, &run_dir, self.cgroup, &mut spec, translation, kept)?;
         sources.clone_from(&stage.sources);
         failpoint::reach("creator.staged");
 
@@ -392,6 +398,7 @@ impl Creation<'_> {
             (Part::Stdin, streams.stdin),
             (Part::AttachStdout, given.attach_terminal.or(given.attach_stdout)),
             (Part::AttachStderr, given.attach_stderr),
+            (Part::Rootfs, stage.keep),
         ];
         let (parts, fds): (Vec<_>, Vec<_>) =
             parts.iter().filter_map(|(part, fd)| Some((*part, fd.as_ref()?.as_fd()))).unzip();
@@ -470,6 +477,7 @@ struct Given {
     attach_stdout: Option<OwnedFd>,
     attach_stderr: Option<OwnedFd>,
     attach_terminal: Option<OwnedFd>,
+    rootfs: Option<OwnedFd>,
 }
 
 impl Given {
@@ -488,6 +496,7 @@ impl Given {
                 CreateFd::AttachStdout => given.attach_stdout = Some(fd),
                 CreateFd::AttachStderr => given.attach_stderr = Some(fd),
                 CreateFd::AttachTerminal => given.attach_terminal = Some(fd),
+                CreateFd::Rootfs => given.rootfs = Some(fd),
             }
         }
         Ok(given)

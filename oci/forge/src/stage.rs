@@ -41,19 +41,22 @@ pub struct Stage {
     pub rootfs: OwnedFd,
     /// The namespace that we came from.
     home: OwnedFd,
+    /// Another mount of an overlay that the next run can have.
+    pub keep: Option<OwnedFd>,
     /// What bind mounts were called before their sources were replaced: (on the stage, as given).
     pub sources: Vec<(String, PathBuf)>,
 }
 
 impl Stage {
-    /// Leave the host's mount namespace, mount the root file system and the sources of bind mounts, and adapt
-    /// `spec` to where they are now.
+    /// Leave the host's mount namespace, mount the root file system (`kept` is that of the last run) and the sources of
+    /// bind mounts, and adapt `spec` to where they are now.
     pub fn enter(
         request: &Create,
         run_dir: &OwnedFd,
         cgroup: &Cgroup,
         spec: &mut Spec,
         user_namespace: Option<&OwnedFd>,
+        kept: Option<OwnedFd>,
     ) -> Result<Self> {
         let home = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .context("opening the mount namespace")?;
@@ -63,7 +66,7 @@ impl Stage {
             .context("making a mount namespace")?;
         rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .context("making the mounts private")?;
-        let upper = UpperDirectories::open(request)?;
+        let upper = if kept.is_none() { UpperDirectories::open(request)? } else { None };
         // Some are in the run's directory, which the stage covers.
         let sources = open_sources(request, spec, user_namespace)?;
 
@@ -72,7 +75,14 @@ impl Stage {
         for name in ["proc", "sys", "dev", "rootfs", "bundle", "state", "l", "m"] {
             make_directory(name)?;
         }
-        mount_rootfs(request, upper.as_ref(), user_namespace)?;
+        match &kept {
+            Some(overlay) => place(overlay, "rootfs")?,
+            None => mount_rootfs(request, upper.as_ref(), user_namespace)?,
+        }
+        let keep = match &request.rootfs {
+            Rootfs::Overlay { volatile: false, .. } => Some(clone(Path::new("rootfs"), false)?),
+            Rootfs::Overlay { volatile: true, .. } | Rootfs::Directory { .. } => None,
+        };
         place(&clone(Path::new("/proc"), false)?, "proc")?;
         place(&clone(Path::new("/sys"), false)?, "sys")?;
         place_cgroup(cgroup)?;
@@ -90,7 +100,7 @@ impl Stage {
         let rootfs =
             rustix::fs::open(ROOTFS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .context("opening the root file system")?;
-        let stage = Self { rootfs, home, sources };
+        let stage = Self { rootfs, home, keep, sources };
         stage.guard()?;
         stage.check_destinations(spec)?;
         Ok(stage)

@@ -68,7 +68,8 @@ pub enum Reply {
         /// The forge's own pid.
         pid: u32,
     },
-    /// The container's process has been executed. Descriptors: its pidfd.
+    /// The container's process has been executed. Descriptors: its pidfd; with an overlay that is not volatile perhaps
+    /// another mount of it, detached, for [`CreateFd::Rootfs`] of the next run.
     Started {
         /// The pid of the container's init in the host's pid namespace.
         pid: u32,
@@ -187,6 +188,9 @@ pub enum CreateFd {
     AttachStderr,
     /// With a terminal: one end of a stream socket pair that the keeper connects with the pty, both ways.
     AttachTerminal,
+    /// The overlay as the last run had it (see [`Reply::Started`]), to be used instead of mounting one from the same
+    /// [`Rootfs::Overlay`]. It is used up also if the start fails.
+    Rootfs,
 }
 
 /// Where the root file system comes from.
