@@ -6,8 +6,8 @@ use crate::types::{
     StartOptions, Stats, Streams,
 };
 use std::collections::HashMap;
-use zbus::proxy;
 use zbus::wire::{Fd, OwnedFd, OwnedObjectPath};
+use zbus::{OwnedVariant, proxy};
 
 /// `org.wharf1.Manager` at `/org/wharf1`.
 #[proxy(interface = "org.wharf1.Manager", default_service = "org.wharf1", default_path = "/org/wharf1")]
@@ -21,6 +21,12 @@ pub trait Manager {
 
     /// The container with this name, id, or unique prefix of an id.
     fn get_container(&self, name: &str) -> Result<OwnedObjectPath, Error>;
+
+    /// Every container with these of its properties, or with all if none is named.
+    fn list_containers(
+        &self,
+        properties: &[&str],
+    ) -> Result<Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>, Error>;
 
     /// Load images from an OCI layout (directory, or tar) or a docker-archive. `source` is a file, a pipe or a
     /// directory. Progress comes as `LoadProgress` signals. Returns what was loaded.

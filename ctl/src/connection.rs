@@ -10,7 +10,7 @@ use std::pin::Pin;
 use wharf_bus::names;
 use wharf_bus::proxy::{ContainerProxy, ManagerProxy};
 use zbus::export::futures_core::Stream;
-use zbus::fdo::{ManagedObjects, ObjectManagerProxy, PropertiesProxy};
+use zbus::fdo::PropertiesProxy;
 use zbus::message::Message;
 use zbus::names::InterfaceName;
 use zbus::proxy::CacheProperties;
@@ -72,17 +72,6 @@ impl Client {
             .await?;
         let interface = InterfaceName::from_static_str(names::CONTAINER_INTERFACE)?;
         Ok(proxy.get_all(interface).await.map_err(zbus::Error::from)?)
-    }
-
-    /// Every object with its properties, in one round trip.
-    pub async fn objects(&self) -> anyhow::Result<ManagedObjects> {
-        let proxy = ObjectManagerProxy::builder(&self.connection)
-            .destination(names::BUS_NAME)
-            .path(names::ROOT)
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await?;
-        Ok(proxy.get_managed_objects().await.map_err(zbus::Error::from)?)
     }
 
     /// The Manager's signals of this name, from now on.

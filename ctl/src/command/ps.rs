@@ -10,12 +10,14 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
-use wharf_bus::names::CONTAINER_INTERFACE;
 use wharf_bus::types::Stats;
 use zbus::OwnedVariant;
 use zbus::wire::OwnedObjectPath;
 
 const FILTERS: [&str; 7] = ["name", "id", "state", "image", "label", "ready", "exited"];
+/// What these look at, and the order.
+const OF_FILTERS: [&str; 10] =
+    ["Id", "Name", "State", "Image", "ImageId", "Labels", "Ready", "ExitCode", "Reason", "CreatedAt"];
 /// Fields that cost a reading of the cgroup.
 const USAGE: [&str; 5] = ["Cpu", "CpuPercent", "Memory", "MemoryUsage", "MemoryLimit"];
 
@@ -67,14 +69,14 @@ impl Arguments {
         // Who asks for a state, or for the newest, means all of them.
         let all = self.all || last.is_some() || filters.has("state") || filters.has("exited");
         let now = moment::now();
+        let properties: &[&str] = if self.listing.quiet { &OF_FILTERS } else { &[] };
         let mut found: Vec<Found> = client
-            .objects()
+            .manager()
+            .await?
+            .list_containers(properties)
             .await?
             .into_iter()
-            .filter_map(|(path, mut interfaces)| {
-                let properties = interfaces.remove(CONTAINER_INTERFACE)?;
-                Some(Found::new(path, &properties, now))
-            })
+            .map(|(path, properties)| Found::new(path, &properties, now))
             .filter(|found| all || record::is_up(record::text(&found.record, "State")) || found.gave_up())
             .filter(|found| filters.admits(&found.record))
             .collect();

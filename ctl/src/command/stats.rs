@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
-use wharf_bus::names::{self, CONTAINER_INTERFACE};
+use wharf_bus::names;
 use wharf_bus::types::Stats;
 use zbus::wire::OwnedObjectPath;
 
@@ -103,9 +103,10 @@ impl Arguments {
     async fn watched(&self, client: &Client) -> anyhow::Result<Vec<Watched>> {
         let mut found = Vec::new();
         if self.containers.is_empty() {
-            for (path, interfaces) in client.objects().await? {
-                let Some(properties) = interfaces.get(CONTAINER_INTERFACE) else { continue };
-                let record = record::container(properties);
+            for (path, properties) in
+                client.manager().await?.list_containers(&["Id", "Name", "State"]).await?
+            {
+                let record = record::container(&properties);
                 if matches!(record::text(&record, "State"), "running" | "paused" | "stopping") {
                     let (id, name) =
                         (record::text(&record, "Id").to_owned(), record::text(&record, "Name").to_owned());

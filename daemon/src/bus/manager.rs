@@ -9,9 +9,9 @@ use std::sync::Arc;
 use wharf_bus::types::{EventRecord, ImageInfo, LoadOptions, StartOptions, Streams};
 use wharf_bus::{Error, names};
 use zbus::message::Header;
-use zbus::object_server::SignalEmitter;
-use zbus::wire::{OwnedFd, OwnedObjectPath};
-use zbus::{Connection, interface};
+use zbus::object_server::{Interface, SignalEmitter};
+use zbus::wire::{OwnedFd, OwnedObjectPath, OwnedVariant};
+use zbus::{Connection, ObjectServer, interface};
 
 /// The object at `/org/wharf1`.
 #[derive(Debug)]
@@ -71,6 +71,38 @@ impl ManagerObject {
         authorise(connection, &header).await?;
         let view = self.api.find(name)?;
         self.object(connection, &view.id).await
+    }
+
+    /// Every container with these of its properties, or with all if none is named.
+    #[zbus(out_args("containers"))]
+    async fn list_containers(
+        &self,
+        properties: Vec<String>,
+        #[zbus(object_server)] server: &ObjectServer,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>, Error> {
+        authorise(connection, &header).await?;
+        let mut containers = Vec::new();
+        for view in self.api.views.all() {
+            let Some(object) = ContainerObject::new(&self.api, &view.id) else { continue };
+            let path = names::container_path(&view.id);
+            let emitter = SignalEmitter::new(connection, &path).map_err(Error::ZBus)?;
+            let mut found = HashMap::with_capacity(properties.len());
+            if properties.is_empty() {
+                let all = object.get_all(server, connection, Some(&header), &emitter).await;
+                found = all.map_err(|error| Error::Failed(format!("reading properties: {error}")))?;
+            }
+            for name in &properties {
+                let Some(value) = object.get(name, server, connection, Some(&header), &emitter).await else {
+                    return Err(Error::InvalidArgument(format!("properties: a container has no {name:?}")));
+                };
+                let value = value.map_err(|error| Error::Failed(format!("{name}: {error}")))?;
+                found.insert(name.clone(), value);
+            }
+            containers.push((path, found));
+        }
+        Ok(containers)
     }
 
     /// Load images from an OCI layout (directory or tar) or a docker-archive.

@@ -29,6 +29,14 @@ fn gdbus_starts_a_container_on_the_private_socket() {
     let objects =
         gdbus(&wharf, "/org/wharf1", "org.freedesktop.DBus.ObjectManager.GetManagedObjects", &[]).ok();
     assert!(objects.contains(&path), "{objects}");
+    let list = |properties| gdbus(&wharf, "/org/wharf1", "org.wharf1.Manager.ListContainers", &[properties]);
+    let named = list("['Name', 'State']").ok();
+    let own = named.split(&path).nth(1).and_then(|rest| rest.split('}').next()).expect("it is listed");
+    assert!(own.contains("'Name': <'bus-gdbus'>") && own.contains("'State': <'running'>"), "{named}");
+    assert_eq!(own.matches('<').count(), 2, "nothing else: {own}");
+    assert!(list("@as []").ok().contains("'Cgroup': <'"), "all of them");
+    let refused = list("['Nmae']").output();
+    assert!(refused.stderr.contains("InvalidArgument") && refused.stderr.contains("Nmae"), "{refused:?}");
     gdbus(&wharf, &path, "org.wharf1.Container.Stop", &["1000"]).ok();
     gdbus(&wharf, &path, "org.wharf1.Container.Remove", &["{}"]).ok();
     assert_ne!(wharf.output(["inspect", "bus-gdbus"]).status, 0);
