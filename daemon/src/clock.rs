@@ -9,6 +9,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wharf_supervisor::{Stamp, Time};
 
+/// What is due within the same hundredth of a second is done at once: hundreds of probes then wake us a hundred times a
+/// second at most. Nobody gives such times more exactly.
+const GRAIN: u64 = 10_000_000;
+
 /// Nanoseconds since boot, suspend included.
 pub fn now() -> Time {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -54,6 +58,11 @@ pub fn boot_id() -> &'static str {
     BOOT.get_or_init(|| {
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
     })
+}
+
+/// The next time at which several things may be done at once.
+pub fn rounded_up(Time(nanoseconds): Time) -> Time {
+    Time(nanoseconds.checked_next_multiple_of(GRAIN).unwrap_or(nanoseconds))
 }
 
 /// Rings at a time since boot. The clock of other timers stands still while the host is suspended; this one rings at

@@ -325,7 +325,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Time> {
-        let next = self.supervisor.next_deadline();
+        let next = self.supervisor.next_deadline().map(clock::rounded_up);
         if self.unsaved.is_empty() {
             return next;
         }
@@ -449,7 +449,7 @@ impl Driver {
                     Some(_) | None => Durable::AfterPowerCut,
                 };
                 let delete = [Change::Delete { id: id.to_string() }];
-                let written = removed.and_then(|()| self.store.commit(&delete, durable));
+                let written = removed.and_then(|()| self.commit(&delete, durable));
                 let fact = match written {
                     Ok(()) => Fact::Deleted { id },
                     Err(error) => Fact::DeleteFailed { id, reason: format!("{error:#}") },
@@ -473,7 +473,7 @@ impl Driver {
     /// A damaged container has nothing any more: now its record may go.
     fn cleared(&mut self, id: Id, cleared: anyhow::Result<()>) -> anyhow::Result<()> {
         cleared?;
-        self.store.commit(&[Change::Delete { id: id.to_string() }], Durable::AfterPowerCut)?;
+        self.commit(&[Change::Delete { id: id.to_string() }], Durable::AfterPowerCut)?;
         // Somebody else may have wanted the same.
         if let Some(damaged) = self.damaged.remove(&id) {
             if let Some(first) = damaged.first_id() {
@@ -515,6 +515,14 @@ impl Driver {
         }
     }
 
+    /// Others go on while the disk is waited for.
+    fn commit(&mut self, changes: &[Change], durable: Durable) -> anyhow::Result<()> {
+        match durable {
+            Durable::AfterCrash => self.store.commit(changes, durable),
+            Durable::AfterPowerCut => tokio::task::block_in_place(|| self.store.commit(changes, durable)),
+        }
+    }
+
     /// Write every save of this round at once. Returns why it did not work.
     fn save(&mut self, effects: &[Effect]) -> Option<String> {
         let mut newest: HashMap<Id, core::Saved> = std::mem::take(&mut self.unsaved);
@@ -536,7 +544,7 @@ impl Driver {
             return None;
         }
         let durable = newest.iter().map(|(id, saved)| self.needed(*id, saved)).max();
-        let written = self.store.commit(&changes, durable.unwrap_or(Durable::AfterPowerCut));
+        let written = self.commit(&changes, durable.unwrap_or(Durable::AfterPowerCut));
         match written {
             Ok(()) => {
                 for id in newest.keys() {
@@ -860,7 +868,7 @@ impl Driver {
         held.definition = Arc::new(Definition { warnings, ..update.definition });
         let name = held.definition.spec.name.clone().unwrap_or_default();
         let change = Change::Definition { id: id.to_string(), definition: held.definition.to_json() };
-        let written = self.store.commit(&[change], Durable::AfterPowerCut);
+        let written = self.commit(&[change], Durable::AfterPowerCut);
         let answer = match written {
             Ok(()) => Ok(Granted { accepted: Accepted::Underway, run: None }),
             Err(error) => Err(Error::Failed(format!(

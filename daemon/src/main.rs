@@ -110,9 +110,10 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::bail!("containers, cgroups and mounts need root: start wharfd as root, or with sudo");
     }
     raise_descriptor_limit();
-    // Two workers: the loop and one for whatever else talks; blocking work has threads of its own.
+    // One worker, since waking another for each of hundreds of probes a second costs as much as the probes; blocking work
+    // has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .max_blocking_threads(64)
         .thread_keep_alive(std::time::Duration::from_secs(2))
         .enable_all()
