@@ -20,7 +20,7 @@ use crate::cgroup::Cgroup;
 use crate::console::{self, ConsoleSocket};
 use crate::inspection::{self, Expected};
 use crate::journal::{self, Journal};
-use crate::keeper::{self, Descriptors};
+use crate::keeper::{self, Descriptors, Handover};
 use crate::program::{Explanation, Filter, Launch, Program, read_filter};
 use crate::stage::{self, Stage};
 use crate::sys::{self, Forked};
@@ -183,8 +183,9 @@ fn guard(
     };
     let launch = Launch::from(take(Part::Launch).context("no socket to release the container")?);
     let rootfs = take(Part::Rootfs);
+    let init = take(Part::Init).context("no pidfd")?;
     let descriptors = Descriptors {
-        init: take(Part::Init).context("no pidfd")?,
+        init: init.try_clone().context("keeping the pidfd")?,
         listen,
         record_dir,
         log_dir,
@@ -195,24 +196,23 @@ fn guard(
         attach_stderr: take(Part::AttachStderr),
     };
 
+    // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
+    rustix::process::set_child_subreaper(None).context("ceasing to be a subreaper")?;
+    // From the release on there is a container, and it shall have a keeper.
+    let handover = Handover::prepare(keeper, request, made.pid, descriptors)?;
     let started_boottime_ns = sys::boottime_ns();
     launch.go(&made.explanation)?;
     failpoint::reach("guard.released");
     let reply = Reply::Started { pid: made.pid as u32, started_boottime_ns, warnings: made.warnings };
     // Whoever asked may have been killed, and the next wharfd finds the keeper. One that lives and does not hear the
     // answer removes the cgroup, with all that is in it.
-    let fds: Vec<_> = [&descriptors.init].into_iter().chain(&rootfs).map(AsFd::as_fd).collect();
+    let fds: Vec<_> = [&init].into_iter().chain(&rootfs).map(AsFd::as_fd).collect();
     if let Err(error) = frame::send(connection, &reply, &fds) {
         sys::say(format_args!("answering: {error}, ignoring"));
     }
     drop(rootfs);
     failpoint::reach("guard.answered");
-    // The keeper cares for init alone; what a container without a pid namespace leaves is the forge's to reap.
-    let error = match rustix::process::set_child_subreaper(None) {
-        Ok(()) => keeper::become_keeper(keeper, request, made.pid, descriptors),
-        Err(error) => anyhow::Error::from(error).context("ceasing to be a subreaper"),
-    };
-    Ok(Outcome::Abandoned(crate::failure(&error)))
+    Ok(Outcome::Abandoned(crate::failure(&handover.become_keeper())))
 }
 
 /// What the creator says; `None` if it dies without a word.

@@ -2,7 +2,7 @@
 
 use crate::sys;
 use anyhow::{Context, Result};
-use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CString;
 use wharf_protocol::keeper::fd;
@@ -35,6 +35,9 @@ pub fn listen(run_dir: &OwnedFd) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Above the fixed numbers: the keeper's program.
+const LAST: RawFd = fd::ATTACH_STDERR + 1;
+
 /// What a keeper starts with.
 pub struct Descriptors {
     /// The container's pidfd.
@@ -57,95 +60,91 @@ pub struct Descriptors {
     pub attach_stderr: Option<OwnedFd>,
 }
 
-/// Put the descriptors in their places, close all others and execute the keeper. Returns only on failure.
-pub fn become_keeper(
-    sealed: &OwnedFd,
-    request: &Create,
-    pid: i32,
-    descriptors: Descriptors,
-) -> anyhow::Error {
-    match prepare(sealed, request, pid, descriptors) {
-        Ok((sealed, args)) => {
-            let args: Vec<_> = args.iter().map(CString::as_c_str).collect();
-            anyhow::Error::from(sys::execute_fd(&sealed, &args, &[])).context("executing the keeper")
-        }
-        Err(error) => error,
-    }
+/// Everything that becoming a keeper takes and may be refused, so that what is left to do cannot fail for want of
+/// descriptors.
+pub struct Handover {
+    sealed: OwnedFd,
+    null: OwnedFd,
+    /// Where each of them belongs.
+    places: Vec<(RawFd, Option<OwnedFd>)>,
+    args: Vec<CString>,
 }
 
-fn prepare(
-    sealed: &OwnedFd,
-    request: &Create,
-    pid: i32,
-    descriptors: Descriptors,
-) -> Result<(OwnedFd, Vec<CString>)> {
-    /// Above the fixed numbers, so that no place is taken when its turn comes.
-    const CLEAR: i32 = fd::ATTACH_STDERR + 2;
-    let Descriptors {
-        init,
-        listen,
-        record_dir,
-        log_dir,
-        stdout,
-        stderr,
-        stdin,
-        attach_stdout,
-        attach_stderr,
-    } = descriptors;
-    let places = [
-        (fd::INIT, Some(init)),
-        (fd::LISTEN, Some(listen)),
-        (fd::RECORD_DIR, Some(record_dir)),
-        (fd::LOG_DIR, Some(log_dir)),
-        (fd::STDOUT, Some(stdout)),
-        (fd::STDERR, stderr),
-        (fd::STDIN, stdin),
-        (fd::ATTACH_STDOUT, attach_stdout),
-        (fd::ATTACH_STDERR, attach_stderr),
-    ];
-    let aside = |descriptor: &OwnedFd| -> Result<i32> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, CLEAR)?.into_raw_fd())
-    };
-    let sealed = aside(sealed)?;
-    let mut moved = Vec::new();
-    for (place, descriptor) in places {
-        let descriptor =
-            descriptor.map(|descriptor| aside(&descriptor).inspect(|_| drop(descriptor))).transpose()?;
-        moved.push((place, descriptor));
-    }
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
-        .context("opening /dev/null")?;
-    // SAFETY: from here to execve nothing else in this process uses a descriptor; dup2 gives copies without
-    // close-on-exec, and what is not in its place is closed.
-    unsafe {
-        for standard in 0..=2 {
-            libc::dup2(null.as_raw_fd(), standard);
+impl Handover {
+    /// Of the container whose init has this pid.
+    pub fn prepare(sealed: &OwnedFd, request: &Create, pid: i32, descriptors: Descriptors) -> Result<Self> {
+        let Descriptors {
+            init,
+            listen,
+            record_dir,
+            log_dir,
+            stdout,
+            stderr,
+            stdin,
+            attach_stdout,
+            attach_stderr,
+        } = descriptors;
+        // Above the fixed numbers, so that no place is taken when its turn comes.
+        let aside = |descriptor: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(descriptor, LAST + 1);
+        let places = [
+            (fd::INIT, Some(init)),
+            (fd::LISTEN, Some(listen)),
+            (fd::RECORD_DIR, Some(record_dir)),
+            (fd::LOG_DIR, Some(log_dir)),
+            (fd::STDOUT, Some(stdout)),
+            (fd::STDERR, stderr),
+            (fd::STDIN, stdin),
+            (fd::ATTACH_STDOUT, attach_stdout),
+            (fd::ATTACH_STDERR, attach_stderr),
+        ];
+        let places = places.into_iter().map(|(place, descriptor)| {
+            Ok((place, descriptor.map(|descriptor| aside(&descriptor)).transpose()?))
+        });
+        let places = places.collect::<Result<_>>().context("moving descriptors")?;
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
+            .context("opening /dev/null")?;
+        let numbers = [request.run, pid as u64, request.log.max_size, u64::from(request.log.max_files)];
+        let mut args = vec![CString::from(c"wharf-keeper"), CString::new(request.id.as_str())?];
+        for number in numbers {
+            args.push(CString::new(number.to_string())?);
         }
-        std::mem::forget(null);
-        for (place, descriptor) in moved {
-            match descriptor {
-                Some(descriptor) => {
-                    if libc::dup2(descriptor, place) == -1 {
-                        return Err(std::io::Error::last_os_error()).context("handing a descriptor over");
+        Ok(Self { sealed: aside(sealed)?, null: aside(&null)?, places, args })
+    }
+
+    /// Put the descriptors in their places, close all others and execute the keeper. Returns only on failure.
+    pub fn become_keeper(self) -> anyhow::Error {
+        // SAFETY: from here to execve nothing else in this process uses a descriptor; dup2 gives copies without
+        // close-on-exec, and what is not in its place is closed. All of ours are above the places.
+        unsafe {
+            for standard in 0..=2 {
+                libc::dup2(self.null.as_raw_fd(), standard);
+            }
+            for (place, descriptor) in &self.places {
+                match descriptor {
+                    Some(descriptor) => {
+                        if libc::dup2(descriptor.as_raw_fd(), *place) == -1 {
+                            let error = std::io::Error::last_os_error();
+                            return anyhow::Error::from(error).context("handing a descriptor over");
+                        }
+                    }
+                    None => {
+                        libc::close(*place);
                     }
                 }
-                None => {
-                    libc::close(place);
-                }
+            }
+            if libc::dup3(self.sealed.as_raw_fd(), LAST, libc::O_CLOEXEC) == -1 {
+                return anyhow::Error::from(std::io::Error::last_os_error())
+                    .context("handing the keeper over");
             }
         }
-        if libc::dup3(sealed, fd::ATTACH_STDERR + 1, libc::O_CLOEXEC) == -1 {
-            return Err(std::io::Error::last_os_error()).context("handing the keeper over");
+        let args: Vec<_> = self.args.iter().map(CString::as_c_str).collect();
+        // None of them is closed a second time.
+        std::mem::forget((self.sealed, self.null, self.places));
+        if let Err(error) = sys::close_range(LAST + 1, i32::MAX, 0) {
+            return anyhow::Error::from(error).context("closing descriptors");
         }
+        // SAFETY: just put there.
+        let sealed = unsafe { OwnedFd::from_raw_fd(LAST) };
+        anyhow::Error::from(sys::execute_fd(&sealed, &args, &[])).context("executing the keeper")
     }
-    sys::close_range(fd::ATTACH_STDERR + 2, i32::MAX, 0).context("closing descriptors")?;
-    // SAFETY: just put there.
-    let sealed = unsafe { <OwnedFd as rustix::fd::FromRawFd>::from_raw_fd(fd::ATTACH_STDERR + 1) };
-
-    let numbers = [request.run, pid as u64, request.log.max_size, u64::from(request.log.max_files)];
-    let mut args = vec![CString::from(c"wharf-keeper"), CString::new(request.id.as_str())?];
-    for number in numbers {
-        args.push(CString::new(number.to_string())?);
-    }
-    Ok((sealed, args))
 }
