@@ -46,6 +46,9 @@ pub struct Definition {
     /// The health check that the document and the image make together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<spec::Healthcheck>,
+    /// Limits that are about to be in force instead of those of the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updating: Option<spec::Resources>,
 }
 
 impl Definition {
@@ -90,6 +93,7 @@ impl Definition {
             created_at: now,
             private_ids,
             spec,
+            updating: None,
         })
     }
 
@@ -105,6 +109,7 @@ impl Definition {
             created_at: view.created_at,
             private_ids: view.id_map.1 > 0,
             healthcheck: view.healthcheck.clone(),
+            updating: None,
         }
     }
 

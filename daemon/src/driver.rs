@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use wharf_bus::Error;
+use wharf_bus::spec::Resources;
 use wharf_oci::Limits;
 use wharf_supervisor as core;
 use wharf_supervisor::{
@@ -172,6 +173,7 @@ impl Driver {
     async fn recover(&mut self) -> anyhow::Result<()> {
         let records = self.store.containers()?;
         let mut observations = JoinSet::new();
+        let mut unfinished = Vec::new();
         let mut ids = HashSet::new();
         let mut runs = HashSet::new();
         let mut spared = HashSet::new();
@@ -179,7 +181,8 @@ impl Driver {
         for record in records {
             ids.insert(record.id.clone());
             match understood(&record) {
-                Ok(Understood { id, definition, spec, handlers, saved, same_boot, first_id }) => {
+                Ok(Understood { id, mut definition, spec, handlers, saved, same_boot, first_id }) => {
+                    unfinished.extend(definition.updating.take().map(|limits| (id, limits)));
                     runs.extend(saved.phase.living_run().map(|run| format!("{id}.{run}")));
                     let runtime = self.runtime.clone();
                     observations.spawn(async move {
@@ -242,10 +245,18 @@ impl Driver {
         for (id, held, spec, saved, (observed, living)) in found {
             self.held.insert(id, held);
             tracing::info!(container = %spec.name, ?observed, "taken over");
+            let ran = matches!(saved.phase, core::Phase::Running { .. });
             self.supervisor.adopt(now, id, spec, saved, observed);
+            if ran {
+                // Seen before it is announced: that it runs is no news.
+                self.publish(id);
+            }
             self.adopt_run(id, living);
         }
         self.supervisor.adopted(now);
+        for (id, limits) in unfinished {
+            self.finish_update(now, id, limits);
+        }
         self.carry_out();
         let all: Vec<Id> = self.held.keys().copied().collect();
         for id in all {
@@ -255,6 +266,34 @@ impl Driver {
             self.views.publish(damaged.view(&self.runtime.paths));
         }
         Ok(())
+    }
+
+    /// An earlier wharfd has begun to change limits, and nobody knows which of them are in force.
+    fn finish_update(&mut self, now: Time, id: Id, limits: Resources) {
+        let Some(held) = self.held.get(&id) else { return };
+        // Nobody waits for the answer.
+        let (reply, _) = oneshot::channel();
+        match held.definition.with_resources(id, limits, &self.runtime.host) {
+            Ok((definition, limits)) => {
+                let with = With::Limits(Box::new(definition), limits);
+                self.wish(now, Wish { command: Command::Update { id }, with, reply }, &mut Vec::new());
+            }
+            Err(error) => {
+                tracing::warn!(container = ?id, %error, "limits that cannot be set any more, ignoring")
+            }
+        }
+        if !self.is_updating(id) {
+            self.forget_update(id);
+        }
+    }
+
+    /// There are no other limits to come.
+    fn forget_update(&mut self, id: Id) {
+        let Some(held) = self.held.get(&id) else { return };
+        let definition = held.definition.clone();
+        if let Err(error) = self.write_definition(id, &definition, Durable::AfterCrash) {
+            tracing::warn!(container = ?id, error = %format!("{error:#}"), "limits that were not set will be tried again by the next wharfd");
+        }
     }
 
     fn adopt_run(&mut self, id: Id, living: Option<Found>) {
@@ -459,6 +498,7 @@ impl Driver {
             Ok(Done::Limited(id, Ok(()))) => self.supervisor.fact(now, Fact::Limited { id }),
             Ok(Done::Limited(id, Err(error))) => {
                 if let Some(update) = self.held.get_mut(&id).and_then(|held| held.update.take()) {
+                    self.forget_update(id);
                     let _ = update.reply.send(Err(Error::Failed(format!("{error:#}"))));
                 }
             }
@@ -639,9 +679,19 @@ impl Driver {
             Effect::Freeze { id, run } => self.work(runtime.freeze(id, run, true)),
             Effect::Thaw { id, run } => self.work(runtime.freeze(id, run, false)),
             Effect::Limit { id, run } => {
-                let Some(limits) = self.held.get(&id).and_then(|held| held.update.as_ref()) else { return };
-                let limits = limits.limits.clone();
-                self.tasks.spawn(async move { Done::Limited(id, runtime.limit(id, run, limits).await) });
+                let Some(held) = self.held.get(&id) else { return };
+                let Some(Update { definition, limits, .. }) = &held.update else { return };
+                let (limits, updating) = (limits.clone(), Some(definition.spec.resources.clone()));
+                let intent = Definition { updating, ..Definition::clone(&held.definition) };
+                // A power cut ends the run, and its limits with it.
+                let written = self.write_definition(id, &intent, Durable::AfterCrash);
+                self.tasks.spawn(async move {
+                    let limited = match written {
+                        Ok(()) => runtime.limit(id, run, limits).await,
+                        Err(error) => Err(error.context("the intent could not be written")),
+                    };
+                    Done::Limited(id, limited)
+                });
             }
             Effect::Probe { id, run, kind, timeout } => {
                 let Some(asked) = self.asked(id, run, timeout, |handlers| handlers.of(kind).cloned()) else {
@@ -867,8 +917,8 @@ impl Driver {
         let warnings = held.definition.warnings.clone();
         held.definition = Arc::new(Definition { warnings, ..update.definition });
         let name = held.definition.spec.name.clone().unwrap_or_default();
-        let change = Change::Definition { id: id.to_string(), definition: held.definition.to_json() };
-        let written = self.commit(&[change], Durable::AfterPowerCut);
+        let definition = held.definition.clone();
+        let written = self.write_definition(id, &definition, Durable::AfterPowerCut);
         let answer = match written {
             Ok(()) => Ok(Granted { accepted: Accepted::Underway, run: None }),
             Err(error) => Err(Error::Failed(format!(
@@ -877,6 +927,10 @@ impl Driver {
         };
         let _ = update.reply.send(answer);
         self.events.add("updated", &id.to_string(), &name, &[]);
+    }
+
+    fn write_definition(&mut self, id: Id, definition: &Definition, durable: Durable) -> anyhow::Result<()> {
+        self.commit(&[Change::Definition { id: id.to_string(), definition: definition.to_json() }], durable)
     }
 
     /// Show what a container looks like now.

@@ -162,7 +162,7 @@ fn another_build_takes_over_without_touching_anything() {
         "and some time later"
     );
     let kinds = kinds(&probed);
-    for kind in ["unready", "probe-failed", "unhealthy", "restarting"] {
+    for kind in ["starting", "started", "ready", "unready", "probe-failed", "unhealthy", "restarting"] {
         assert!(!kinds.iter().any(|known| known == kind), "{kind} is among {kinds:?}");
     }
 
