@@ -103,6 +103,8 @@ impl RestartFlags {
             return None;
         }
         [
+            // Alone, systemd's would still limit starts by hand; who wants that has --start-limit.
+            (self.restart_preset.is_some(), "--restart-preset"),
             (self.restart_delay.is_some(), "--restart-delay"),
             (self.restart_factor.is_some(), "--restart-factor"),
             (self.restart_steps.is_some(), "--restart-steps"),
@@ -268,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn preset_may_stand_beside_no_restart_and_beside_rules() {
+        for words in [
+            &["--restart", "no", "--restart-preset", "kubernetes"][..],
+            &["--restart-rule", "restart:42", "--restart-preset", "kubernetes"],
+        ] {
+            assert_eq!(restart(words).unwrap().preset, Some(RestartPreset::Kubernetes), "{words:?}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_flag_and_the_fix() {
         for (words, flag, fix) in [
             (&["--restart", "sometimes"][..], "--restart", "unless-stopped"),
@@ -289,6 +301,8 @@ mod tests {
             (&["--restart-rule", "stay:!256"], "--restart-rule", "0 to 255"),
             (&["--restart-rule", "42"], "--restart-rule", "restart:42"),
             (&["--restart-delay", "5s"], "--restart-delay", "--restart on-failure"),
+            (&["--restart-preset", "kubernetes"], "--restart-preset", "--restart on-failure"),
+            (&["--restart-preset", "systemd", "--restart-delay", "5s"], "--restart-preset", "add it"),
         ] {
             let error = format!("{:#}", restart(words).unwrap_err());
             assert!(error.contains(flag) && error.contains(fix), "{words:?}: {error}");
