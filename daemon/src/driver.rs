@@ -389,6 +389,12 @@ impl Driver {
             }
             return;
         }
+        if matches!(command, Command::Create { .. } | Command::Run { .. } | Command::Start { .. })
+            && let Err(error) = self.store.room()
+        {
+            granted.push((reply, Err(Error::LimitReached(format!("{error:#}")))));
+            return;
+        }
         let accepted = match (&command, with) {
             (Command::Create { .. } | Command::Run { .. }, With::Definition(new, stdio)) => {
                 match self.create(now, id, command, *new, stdio) {
@@ -557,10 +563,7 @@ impl Driver {
 
     /// Others go on while the disk is waited for.
     fn commit(&mut self, changes: &[Change], durable: Durable) -> anyhow::Result<()> {
-        match durable {
-            Durable::AfterCrash => self.store.commit(changes, durable),
-            Durable::AfterPowerCut => tokio::task::block_in_place(|| self.store.commit(changes, durable)),
-        }
+        tokio::task::block_in_place(|| self.store.commit(changes, durable))
     }
 
     /// Write every save of this round at once. Returns why it did not work.
@@ -795,7 +798,9 @@ impl Driver {
                     held.logged = state.name();
                 }
                 self.announce_state(id, state);
-                if matches!(state, State::Ended { .. } | State::GivenUp { .. }) {
+                // Many only pass through it to the next run.
+                let now = self.supervisor.container(id).map(core::Container::state);
+                if matches!(now, Some(State::Ended { .. } | State::GivenUp { .. })) {
                     self.work(self.runtime.clone().rest(id));
                 }
             }

@@ -319,7 +319,9 @@ impl Runtime {
                 .map_err(|error| failed(format!("descriptors of the caller: {error}")))?,
             None => Vec::new(),
         };
-        fds.extend(self.rootfs.lock().remove(&id).map(|overlay| (CreateFd::Rootfs, overlay)));
+        let kept = self.rootfs.lock().remove(&id).map(|overlay| (CreateFd::Rootfs, overlay));
+        let has_kept = kept.is_some();
+        fds.extend(kept);
         let stdin = match (stdio, definition.spec.stdin) {
             (Some(stdio), _) => stdio.stdin,
             (None, true) => Stdin::Kept,
@@ -344,7 +346,7 @@ impl Runtime {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let prepared = begin.elapsed();
         let created = self.forge.create(create, &fds).map_err(start_failure);
-        tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), "created");
+        tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), has_kept, "created");
         let mut started = created?;
         if let Some(overlay) = started.rootfs.take() {
             self.rootfs.lock().insert(id, overlay);

@@ -8,16 +8,24 @@ use anyhow::{Context, bail};
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use wharf_oci::failpoint;
 
 /// Counted up when the tables change; an older file is migrated, a newer one refused.
 const SCHEMA: i64 = 1;
+/// What is kept in both files for a full disk, in bytes.
+const RESERVE: u32 = 2 << 20;
+/// The log is written back when it has so many pages of 4 KiB: before it would have to grow beyond the reserve.
+const LOG_PAGES: u32 = 400;
+/// With less room on the disk than this, in bytes, nothing new is begun.
+const ROOM: u64 = 1 << 20;
 
 /// The open file.
 #[derive(Debug)]
 pub struct Store {
     database: Connection,
+    directory: OwnedFd,
     durable: Durable,
 }
 
@@ -99,7 +107,29 @@ impl Store {
                  COMMIT;",
             )?;
         }
-        Ok(Self { database, durable: Durable::AfterPowerCut })
+        database.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        if let Err(error) = reserve(&database) {
+            tracing::warn!(%error, "no room is kept for a full disk, ignoring");
+        }
+        let directory = std::fs::File::open(containers).context("opening the directory of containers")?;
+        Ok(Self { database, directory: directory.into(), durable: Durable::AfterPowerCut })
+    }
+
+    /// Is there room on the disk for something new? What is there already has the reserve. What the file system keeps for
+    /// the system's own processes is not room.
+    pub fn room(&self) -> anyhow::Result<()> {
+        let disk = rustix::fs::fstatvfs(&self.directory).context("looking for room on the disk")?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < ROOM {
+            bail!(
+                "the disk of the state directory is full ({} kB free): make room, then try again",
+                free / 1000
+            );
+        }
+        if disk.f_files > 0 && disk.f_favail < 16 {
+            bail!("the disk of the state directory has no space for more files: remove some, then try again");
+        }
+        Ok(())
     }
 
     /// Every container.
@@ -171,6 +201,18 @@ impl Store {
         failpoint::reach("store.committed");
         Ok(())
     }
+}
+
+/// Have both files hold room, so that what becomes of the containers that are there can be written to a disk that is
+/// full: the log is written from its beginning again after this, and the table's pages are free.
+fn reserve(database: &Connection) -> rusqlite::Result<()> {
+    database.execute_batch(&format!(
+        "DROP TABLE IF EXISTS reserve;
+         CREATE TABLE reserve (bytes BLOB);
+         INSERT INTO reserve VALUES (zeroblob({RESERVE}));
+         DROP TABLE reserve;"
+    ))?;
+    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
 }
 
 impl Record {

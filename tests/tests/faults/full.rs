@@ -3,7 +3,7 @@
 
 use super::world::{OBEDIENT, find, small_image};
 use std::time::{Duration, Instant};
-use wharf_tests::e2e::{Setup, Wharf, eventually, number, processes, text};
+use wharf_tests::e2e::{Setup, Wharf, eventually, field, number, processes, text};
 
 #[test]
 fn full_disk_stops_new_work_only_and_only_while_it_is_full() {
@@ -17,6 +17,23 @@ fn full_disk_stops_new_work_only_and_only_while_it_is_full() {
     let removed = wharf.run(["--name", "removed", image, "sleep", "1000"]);
     let idle = wharf.ok(["create", "--name", "idle", image, "true"]);
     let pid = writer.pid();
+    let kept = wharf.run([
+        "--name",
+        "kept",
+        "--restart",
+        "always",
+        "--restart-delay",
+        "0s",
+        "--readiness",
+        "http://:8080/readyz",
+        "--readiness-period",
+        "100ms",
+        "--readiness-failures",
+        "1",
+        "wharf/demo",
+    ]);
+    let is_ready = || field(&kept.inspect(), "ready").as_bool() == Some(true);
+    eventually(10, "it is ready", is_ready);
 
     let filler = wharf.disk().fill();
 
@@ -35,6 +52,20 @@ fn full_disk_stops_new_work_only_and_only_while_it_is_full() {
         assert!(begin.elapsed() < Duration::from_secs(5), "{words:?} took {:?}", begin.elapsed());
     }
     assert!(find(&wharf, "new").is_none(), "what was refused is not there");
+
+    // Who crashes comes back, again and again, on the same overlay, since another would need room; and probes go on.
+    let device = root_device(kept.pid());
+    for restarts in 1..=30 {
+        let pid = kept.pid();
+        let first = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL).unwrap();
+        eventually(10, "another run", || ![0, pid].contains(&kept.pid()));
+        assert_eq!(number(&kept.inspect(), "restarts"), restarts);
+        assert_eq!(root_device(kept.pid()), device);
+    }
+    eventually(10, "it is ready again", is_ready);
+    let _ = wharf.output(["exec", "kept", "/bin/demo", "tell", "/control/unready"]);
+    eventually(10, "it is not ready", || !is_ready());
 
     // What runs goes on, and can be asked, executed in, stopped and killed.
     assert_eq!(writer.exec(["echo", "here"]), "here");
@@ -61,10 +92,19 @@ fn full_disk_stops_new_work_only_and_only_while_it_is_full() {
     eventually(10, "the writer's lines are kept again", || writer.logs().lines().count() > before + 2);
 
     // What happened meanwhile is on the disk now.
+    let run = (kept.pid(), number(&kept.inspect(), "restarts"));
     wharf.kill_daemon();
     wharf.launch();
+    assert_eq!((kept.pid(), number(&kept.inspect(), "restarts")), run);
     assert_eq!((obedient.state(), obedient.wait()), ("exited".to_owned(), 9));
     assert_eq!((killed.state(), killed.wait()), ("exited".to_owned(), 137));
     assert_eq!(writer.pid(), pid);
     wharf.ok(["rm", &idle]);
+}
+
+/// Which file system a process has as its root, as MAJOR:MINOR.
+fn root_device(pid: u32) -> String {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let mut root = table.lines().filter(|line| line.split(' ').nth(4) == Some("/"));
+    root.next().and_then(|line| line.split(' ').nth(2)).expect("it has a root").to_owned()
 }
