@@ -92,6 +92,16 @@ struct Held {
     oom_killed: bool,
     /// The state that the log has named last.
     logged: &'static str,
+    /// What was odd about each probe that was carried out last.
+    remarks: HashMap<&'static str, String>,
+}
+
+impl Held {
+    fn new(definition: Definition, handlers: Handlers, first_id: Option<u32>, stdio: Option<Stdio>) -> Self {
+        let definition = Arc::new(definition);
+        let (update, oom_killed, logged, remarks) = (None, false, "", HashMap::new());
+        Self { definition, handlers, first_id, stdio, update, oom_killed, logged, remarks }
+    }
 }
 
 /// Limits on their way.
@@ -109,6 +119,8 @@ enum Done {
     Work,
     /// All files of a container are gone, or not.
     Deleted(Id, anyhow::Result<()>),
+    /// A probe was carried out: what is odd about it.
+    Probed(Id, core::ProbeKind, Option<String>),
     /// Limits are in force, or not.
     Limited(Id, anyhow::Result<()>),
     /// All that a damaged container had is gone, or not; and who waits for that.
@@ -198,15 +210,7 @@ impl Driver {
                             | Observed::Alive { .. }
                             | Observed::Exited(_) => observed,
                         };
-                        let held = Held {
-                            handlers,
-                            definition: Arc::new(definition),
-                            first_id,
-                            stdio: None,
-                            update: None,
-                            oom_killed: false,
-                            logged: "",
-                        };
+                        let held = Held::new(definition, handlers, first_id, None);
                         (id, held, spec, saved, (observed, living))
                     });
                 }
@@ -464,11 +468,7 @@ impl Driver {
         };
         self.supervisor.command(now, command).map_err(refused)?;
         self.taken.extend(first_id);
-        let definition = Arc::new(definition);
-        self.held.insert(
-            id,
-            Held { definition, handlers, first_id, stdio, update: None, oom_killed: false, logged: "" },
-        );
+        self.held.insert(id, Held::new(definition, handlers, first_id, stdio));
         Ok(())
     }
 
@@ -501,6 +501,7 @@ impl Driver {
                 };
                 self.supervisor.fact(now, fact);
             }
+            Ok(Done::Probed(id, kind, remark)) => self.remark(id, kind, remark),
             Ok(Done::Limited(id, Ok(()))) => self.supervisor.fact(now, Fact::Limited { id }),
             Ok(Done::Limited(id, Err(error))) => {
                 if let Some(update) = self.held.get_mut(&id).and_then(|held| held.update.take()) {
@@ -513,6 +514,22 @@ impl Driver {
                 let _ = reply.send(answer.map(|()| Granted { accepted: Accepted::Underway, run: None }));
             }
             Err(error) => tracing::error!(%error, "a task of the driver ended badly"),
+        }
+    }
+
+    /// What is odd about a probe is said once, and again when it is something else.
+    fn remark(&mut self, id: Id, kind: core::ProbeKind, remark: Option<String>) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let Some(message) = remark else {
+            held.remarks.remove(kind.name());
+            return;
+        };
+        if held.remarks.get(kind.name()) != Some(&message) {
+            let name = held.definition.spec.name.clone().unwrap_or_default();
+            tracing::warn!(container = %name, probe = kind.name(), %message, "probed");
+            let details = [("probe", kind.name().to_owned()), ("message", message.clone())];
+            self.events.add("probe-warning", &id.to_string(), &name, &details);
+            held.remarks.insert(kind.name(), message);
         }
     }
 
@@ -702,22 +719,15 @@ impl Driver {
                 };
                 // A HEALTHCHECK expects the image's working directory, a probe of Kubernetes `/`.
                 let at_home = kind == core::ProbeKind::Health;
-                self.work(async move {
-                    let Some(outcome) = runtime.ask(asked, at_home).await else { return };
-                    let result = match outcome {
-                        Outcome::Success { warning } => {
-                            if let Some(warning) = warning {
-                                tracing::debug!(container = ?id, probe = kind.name(), %warning, "probed");
-                            }
-                            core::ProbeResult::Success
-                        }
-                        Outcome::Failure(why) => core::ProbeResult::Failure(why),
-                        Outcome::Unknown(why) => {
-                            tracing::warn!(container = ?id, probe = kind.name(), %why, "probing did not work");
-                            core::ProbeResult::Unknown(why)
-                        }
+                self.tasks.spawn(async move {
+                    let Some(outcome) = runtime.ask(asked, at_home).await else { return Done::Work };
+                    let (result, remark) = match outcome {
+                        Outcome::Success { warning } => (core::ProbeResult::Success, warning),
+                        Outcome::Failure(why) => (core::ProbeResult::Failure(why), None),
+                        Outcome::Unknown(why) => (core::ProbeResult::Unknown(why.clone()), Some(why)),
                     };
                     runtime.tell(Fact::Probed { id, run, kind, result }).await;
+                    Done::Probed(id, kind, remark)
                 });
             }
             Effect::Hook { id, run, hook, timeout } => {

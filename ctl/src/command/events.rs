@@ -17,7 +17,7 @@ const FILTERS: [&str; 3] = ["kind", "name", "container"];
 
 const EXAMPLES: &str = "\
 Shows events from now on until ctrl-c. Kinds: created, starting, started, start-failed, paused, unpaused, stopping, \
-exited, oom, ready, unready, probe-failed, probe-succeeded, unhealthy, restarting, waiting, gave-up, status, \
+exited, oom, ready, unready, probe-failed, probe-succeeded, probe-warning, unhealthy, restarting, waiting, gave-up, status, \
 hook-failed, updated, removed, image-loaded, image-removed.
 Filters: kind=KIND, name=PART, container=NAME or beginning of an id.
 
