@@ -39,6 +39,7 @@ demo, the program of the image wharf/demo
   id                      print user, groups, pid, host name and working directory
   cat                     copy standard input to standard output
   forkbomb                fork until it fails, and say how far it came
+  socket FAMILY           open a stream socket of this family, by its number
 ";
 
 fn main() -> ExitCode {
@@ -116,6 +117,10 @@ fn run(command: &str, args: &[String]) -> Result<ExitCode, String> {
             }
         }
         "forkbomb" => forkbomb(),
+        "socket" => match signals::socket_of(number(args.first(), "family")?) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => Err(error.to_string()),
+        },
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

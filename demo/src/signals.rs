@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIG_IGN: usize = 1;
+const SOCK_STREAM: i32 = 1;
 
 unsafe extern "C" {
     fn signal(signum: i32, handler: usize) -> usize;
     fn fork() -> i32;
+    fn socket(family: i32, kind: i32, protocol: i32) -> i32;
     fn _exit(status: i32) -> !;
 }
 
@@ -62,5 +64,14 @@ pub fn forked() -> Forked {
         0 => Forked::Child,
         pid if pid > 0 => Forked::Parent,
         _ => Forked::Failed(io::Error::last_os_error()),
+    }
+}
+
+/// socket(2), of which nothing is wanted but the answer; the descriptor ends with the program.
+pub fn socket_of(family: i32) -> io::Result<()> {
+    // SAFETY: numbers only.
+    match unsafe { socket(family, SOCK_STREAM, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }

@@ -28,8 +28,15 @@ fn commands_end_as_they_say() {
     assert_eq!(output(&["crash"]).status.signal(), Some(6));
     assert_eq!(output(&["burn", "0.01"]).status.code(), Some(0));
     assert_eq!(output(&["sleep", "0.01"]).status.code(), Some(0));
-    for wrong in [&["exit"][..], &["exit", "300"], &["sleep", "-1"], &["nonsense"], &["serve", "--port", "x"]]
-    {
+    assert_eq!(output(&["socket", "1"]).status.code(), Some(0));
+    for wrong in [
+        &["exit"][..],
+        &["exit", "300"],
+        &["sleep", "-1"],
+        &["socket", "9999"],
+        &["nonsense"],
+        &["serve", "--port", "x"],
+    ] {
         let output = output(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!output.stderr.is_empty());
