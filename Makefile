@@ -5,7 +5,7 @@
 # make bench      side by side with crun, podman, Docker and runit; results in docs/results/
 # make vm         the e2e tests on pure cgroup v2 with systemd, in a virtual machine; VM_TESTS names some of them
 # make soak       start and remove containers for SOAK_MINUTES and look for what is left behind; then a hundred times the
-#                 simulated hosts of make test, and ten times its faults (kills, failing system calls, power cuts)
+#                 simulated hosts of make test, ten times its kills, twice its failing system calls and power cuts
 # make fuzz       property tests with FUZZ_CASES cases each
 #
 # Every target installs what it needs and does not find (scripts/need; Debian and Ubuntu).
@@ -27,8 +27,8 @@ MANDIR ?= $(PREFIX)/share/man/man1
 SOAK_MINUTES ?= 5
 SOAK_SEEDS ?= 1000000
 SOAK_KILLS ?= 10000
-SOAK_SYSCALL_FAULTS ?= 20000
-SOAK_POWER_CUTS ?= 2000
+SOAK_SYSCALL_FAULTS ?= 4000
+SOAK_POWER_CUTS ?= 400
 FUZZ_CASES ?= 100000
 BENCH_ROUNDS ?= 40
 VM_TESTS ?=
