@@ -940,13 +940,58 @@ fn limits_are_in_the_kernel_and_change_live() {
         memory_swap_max: Some(64 << 20),
         memory_reservation: Some(32 << 20),
         pids_max: Some(20),
-        blkio_weight: None,
+        blkio_weight: Some(500),
         cpuset_mems: None,
     };
     let started = container.started();
     let cgroup = container.create.cgroup.clone();
     let v2 = !Path::new("/sys/fs/cgroup/memory").exists();
     let read = |controller, v1, v2| cgroup_file(&cgroup, controller, v1, v2);
+    let warned = |what: &str| started.warnings.iter().any(|warning| warning.contains(what));
+    // v1 limits the sum of memory and swap, v2 swap alone. Not every kernel counts swap, then it is said.
+    let swap_is = |sum: i64, alone: i64| {
+        let (file, limit) = if v2 {
+            (container.unified().join("memory.swap.max"), alone)
+        } else {
+            let directory = Path::new("/sys/fs/cgroup/memory").join(&cgroup[1..]);
+            (directory.join("memory.memsw.limit_in_bytes"), sum)
+        };
+        if !file.exists() {
+            assert!(warned("the swap limit is ignored"), "{:?}", started.warnings);
+            return;
+        }
+        let found = std::fs::read_to_string(&file).unwrap();
+        match limit {
+            // v1 says so with the largest number of whole pages.
+            -1 => assert!(found == "max\n" || found.trim().parse::<i64>().unwrap() > 1 << 60, "{found}"),
+            limit => assert_eq!(found.trim(), limit.to_string(), "{}", file.display()),
+        }
+    };
+    // Only some schedulers know weights, under several names; without one it is said.
+    let weight_is = |weight: u64, io_weight: u64| {
+        let directory =
+            if v2 { container.unified() } else { Path::new("/sys/fs/cgroup/blkio").join(&cgroup[1..]) };
+        let files = [
+            ("io.bfq.weight", weight),
+            ("io.weight", io_weight),
+            ("blkio.weight", weight),
+            ("blkio.bfq.weight", weight),
+        ];
+        let Some((file, weight)) = files
+            .map(|(name, weight)| (directory.join(name), weight))
+            .into_iter()
+            .find(|(file, _)| file.exists())
+        else {
+            assert!(warned("the blkio weight is ignored"), "{:?}", started.warnings);
+            return;
+        };
+        // `500`, or `default 500`.
+        let found = std::fs::read_to_string(&file).unwrap();
+        let default = found.lines().next().and_then(|line| line.split(' ').next_back());
+        assert_eq!(default, Some(weight.to_string().as_str()), "{}", file.display());
+    };
+    swap_is(64 << 20, 0);
+    weight_is(500, 4950);
     assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (64u64 << 20).to_string());
     assert_eq!(read("pids", "pids.max", "pids.max"), "20");
     assert_eq!(read("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
@@ -970,9 +1015,13 @@ fn limits_are_in_the_kernel_and_change_live() {
     .unwrap();
     assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (128u64 << 20).to_string());
     assert_eq!(read("pids", "pids.max", "pids.max"), "max");
+    swap_is(-1, -1);
     change(Limits { memory_max: Some(32 << 20), memory_swap_max: Some(48 << 20), ..Limits::default() })
         .unwrap();
     assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (32u64 << 20).to_string());
+    swap_is(48 << 20, 16 << 20);
+    change(Limits { blkio_weight: Some(1000), ..Limits::default() }).unwrap();
+    weight_is(1000, 10_000);
     change(Limits { cpu_quota_us: Some(-1), cpu_period_us: Some(50_000), ..Limits::default() }).unwrap();
     let bad = change(Limits { cpuset_cpus: Some("0-4095".into()), ..Limits::default() }).unwrap_err();
     assert!(
@@ -1214,6 +1263,26 @@ fn forge_serves_only_its_own_user_and_outlives_rude_peers() {
     let host = host!();
     let socket = host.forge.socket().to_owned();
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // Whoever gets past the modes is still asked who they are.
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(host.path(), 0o755);
+    mode(&socket, 0o666);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let nobody = rustix::process::Uid::from_raw(65534);
+            // Of this thread alone.
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok(), "the modes let it in");
+            let refused = Forge::at(&socket).hello();
+            assert!(matches!(refused, Err(ForgeError::Broken(_))), "{refused:?}");
+        });
+    });
+    mode(&socket, 0o600);
+    mode(host.path(), 0o700);
+
     for bytes in [&b""[..], b"\xff\xff\xff\xff", b"\x04\0\0\0nope", b"\x02\0\0\0{}"] {
         let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
         let _ = stream.write_all(bytes);

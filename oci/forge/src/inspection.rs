@@ -271,3 +271,319 @@ fn read_table(pid: i32) -> Result<String> {
     let path = format!("/proc/{pid}/mountinfo");
     std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::capabilities;
+    use crate::sys::{self, Forked};
+    use rustix::fd::RawFd;
+    use serde_json::{Value, json};
+    use std::io::Read;
+
+    const KILL: u64 = 1 << 5;
+    const CHOWN: u64 = 1;
+
+    /// What a forked process does to itself before it is looked at.
+    #[derive(Clone, Copy)]
+    struct Process {
+        uid: u32,
+        gid: u32,
+        capabilities: Sets,
+        no_new_privileges: bool,
+        filters: usize,
+        /// Would be inherited.
+        descriptor: Option<RawFd>,
+        /// Namespaces of its own.
+        namespaces: libc::c_int,
+        /// Its working directory, of the time before it had a mount namespace.
+        working_directory: Option<RawFd>,
+        /// What it mounts a tmpfs on.
+        mounted: Option<&'static std::ffi::CStr>,
+    }
+
+    const AS_ASKED: Process = Process {
+        uid: 1000,
+        gid: 100,
+        capabilities: Sets { bounding: KILL, effective: KILL, permitted: KILL },
+        no_new_privileges: true,
+        filters: 1,
+        descriptor: None,
+        namespaces: 0,
+        working_directory: None,
+        mounted: None,
+    };
+
+    /// [`AS_ASKED`], as it is to be found.
+    fn asked() -> Expected {
+        Expected {
+            uid: AS_ASKED.uid,
+            gid: AS_ASKED.gid,
+            capabilities: AS_ASKED.capabilities,
+            no_new_privileges: AS_ASKED.no_new_privileges,
+            filters: AS_ASKED.filters,
+        }
+    }
+
+    #[test]
+    fn process_as_asked_passes() {
+        if !can_run() {
+            return;
+        }
+        check_process(Child::new(AS_ASKED).pid, &asked()).unwrap();
+        // What is more than asked for is no harm.
+        let lax = Expected { no_new_privileges: false, filters: 0, ..asked() };
+        check_process(Child::new(AS_ASKED).pid, &lax).unwrap();
+    }
+
+    #[test]
+    fn process_of_another_user_or_group_is_refused() {
+        if !can_run() {
+            return;
+        }
+        assert_eq!(refusal(Process { uid: 0, ..AS_ASKED }), "Uid: 0\t0\t0\t0 instead of 1000");
+        assert_eq!(refusal(Process { gid: 0, ..AS_ASKED }), "Gid: 0\t0\t0\t0 instead of 100");
+    }
+
+    #[test]
+    fn process_with_other_capabilities_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let with = |capabilities| refusal(Process { capabilities, ..AS_ASKED });
+        let (one, two, none) = (KILL, KILL | CHOWN, 0);
+        let sets = |bounding, effective, permitted| Sets { bounding, effective, permitted };
+        for (capabilities, set) in [
+            (sets(two, one, one), "CapBnd"),
+            (sets(none, one, one), "CapBnd"),
+            (sets(one, none, one), "CapEff"),
+            (sets(one, two, two), "CapEff"),
+            (sets(one, one, two), "CapPrm"),
+        ] {
+            let refusal = with(capabilities);
+            assert!(refusal.starts_with(set), "{capabilities:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn process_that_could_gain_privileges_is_refused() {
+        if !can_run() {
+            return;
+        }
+        assert_eq!(refusal(Process { no_new_privileges: false, ..AS_ASKED }), "no_new_privs is not set");
+    }
+
+    #[test]
+    fn process_with_fewer_or_more_filters_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        if own.contains("Seccomp:\t0") {
+            assert_eq!(refusal(Process { filters: 0, ..AS_ASKED }), "no seccomp filter is loaded");
+        }
+        let refusal = refusal(Process { filters: 2, ..AS_ASKED });
+        assert!(refusal.contains("seccomp filters instead of"), "{refusal}");
+        let error = check_process(Child::new(AS_ASKED).pid, &Expected { filters: 2, ..asked() }).unwrap_err();
+        assert!(error.to_string().contains("seccomp filters instead of"), "{error}");
+    }
+
+    #[test]
+    fn descriptor_that_would_be_inherited_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let number = file.as_raw_fd();
+        let refusal = refusal(Process { descriptor: Some(number), ..AS_ASKED });
+        assert_eq!(refusal, format!("descriptor {number} would be inherited"));
+    }
+
+    #[test]
+    fn working_directory_on_a_mount_of_the_host_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let host = std::fs::File::open("/").unwrap();
+        let process = Process { namespaces: libc::CLONE_NEWNS, ..AS_ASKED };
+        check_process(Child::new(process).pid, &asked()).unwrap();
+        let refusal = refusal(Process { working_directory: Some(host.as_raw_fd()), ..process });
+        assert!(refusal.contains("the working directory is outside the container"), "{refusal}");
+    }
+
+    #[test]
+    fn container_that_shares_a_namespace_of_the_host_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let child = Child::new(AS_ASKED);
+        for (kind, name) in [
+            ("mount", "mnt"),
+            ("cgroup", "cgroup"),
+            ("uts", "uts"),
+            ("ipc", "ipc"),
+            ("user", "user"),
+            ("pid", "pid"),
+            ("network", "net"),
+        ] {
+            let error = child.check(&json!([{"type": kind}]), json!({})).unwrap_err();
+            assert_eq!(error.to_string(), format!("{name} namespace is the host's"));
+        }
+        // And one that is not the one that was named.
+        let other = Child::new(Process { namespaces: libc::CLONE_NEWUTS, ..AS_ASKED });
+        let path = format!("/proc/{}/ns/uts", other.pid);
+        let error = child.check(&json!([{"type": "uts", "path": path}]), json!({})).unwrap_err();
+        assert_eq!(error.to_string(), "uts namespace is not the given one");
+        other.check(&json!([{"type": "uts", "path": path}]), json!({})).unwrap();
+    }
+
+    #[test]
+    fn container_with_unguarded_paths_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+        let own = json!([{"type": "mount"}, {"type": "uts"}, {"type": "ipc"}, {"type": "cgroup"}]);
+        let process = Process { namespaces, ..AS_ASKED };
+        let child = Child::new(process);
+        child.check(&own, json!({})).unwrap();
+        child.check(&own, json!({"maskedPaths": ["/proc/is-not-there"]})).unwrap();
+
+        let refusal = |paths| child.check(&own, paths).unwrap_err().to_string();
+        assert_eq!(refusal(json!({"maskedPaths": ["/proc/version"]})), "/proc/version is not masked");
+        assert_eq!(refusal(json!({"maskedPaths": ["/proc/fs"]})), "/proc/fs is not masked");
+        assert_eq!(refusal(json!({"readonlyPaths": ["/proc/irq"]})), "/proc/irq is writable");
+
+        // What covers a path must be what the spec says covers it.
+        let covered = Child::new(Process { mounted: Some(c"/proc/fs"), ..process });
+        let spec = container(&own, &json!({}), &json!([{"destination": "/proc", "type": "proc"}]));
+        let error = check_container(covered.pid, &spec, &host_mounts()).unwrap_err();
+        assert!(error.to_string().starts_with("something is mounted on /"), "{error}");
+    }
+
+    /// A process that has prepared itself and waits.
+    struct Child {
+        pid: i32,
+    }
+
+    impl Child {
+        fn new(process: Process) -> Self {
+            let (mut ready, said) = std::io::pipe().unwrap();
+            // SAFETY: what the child does until it is killed are system calls only; no memory is allocated.
+            match unsafe { sys::fork(0, None) }.unwrap() {
+                Forked::Child => process.prepare(said.as_raw_fd()),
+                Forked::Parent { pid, .. } => {
+                    drop(said);
+                    let child = Self { pid };
+                    ready
+                        .read_exact(&mut [0])
+                        .unwrap_or_else(|_| panic!("the child could not prepare itself"));
+                    child
+                }
+            }
+        }
+
+        /// With all of the host's mounts on /proc and /sys allowed.
+        fn check(&self, namespaces: &Value, paths: Value) -> Result<()> {
+            let mounts = json!([
+                {"destination": "/proc", "type": "bind", "options": ["rbind"]},
+                {"destination": "/sys", "type": "bind", "options": ["rbind"]}
+            ]);
+            check_container(self.pid, &container(namespaces, &paths, &mounts), &host_mounts())
+        }
+    }
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            // SAFETY: a child of ours that nobody else waits for.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            sys::wait(self.pid).unwrap();
+        }
+    }
+
+    impl Process {
+        fn prepare(self, ready: RawFd) -> ! {
+            let must = |done: bool| {
+                if !done {
+                    sys::exit(1);
+                }
+            };
+            must(sys::close_range(3, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint).is_ok());
+            // SAFETY: system calls on plain values and constant strings; the filter lives until its call returns.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                must(libc::unshare(self.namespaces) == 0);
+                if self.namespaces & libc::CLONE_NEWNS != 0 {
+                    let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+                    must(libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0);
+                }
+                if let Some(path) = self.mounted {
+                    let (tmpfs, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+                    must(libc::mount(tmpfs, path.as_ptr(), tmpfs, libc::MS_RDONLY, none) == 0);
+                }
+                if let Some(directory) = self.working_directory {
+                    must(libc::fchdir(directory) == 0);
+                }
+                if let Some(descriptor) = self.descriptor {
+                    must(libc::fcntl(descriptor, libc::F_SETFD, 0) == 0);
+                }
+                must(capabilities::bound(self.capabilities.bounding).is_ok());
+                if self.no_new_privileges {
+                    must(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+                }
+                for _ in 0..self.filters {
+                    let mut allow = libc::sock_filter {
+                        code: (libc::BPF_RET | libc::BPF_K) as u16,
+                        jt: 0,
+                        jf: 0,
+                        k: libc::SECCOMP_RET_ALLOW,
+                    };
+                    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+                    let mode = libc::SECCOMP_MODE_FILTER;
+                    must(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) == 0);
+                }
+                // libc's own would tell the other threads, which are not here.
+                libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0);
+                must(libc::syscall(libc::SYS_setresgid, self.gid, self.gid, self.gid) == 0);
+                must(libc::syscall(libc::SYS_setresuid, self.uid, self.uid, self.uid) == 0);
+                must(capabilities::set(self.capabilities.effective, self.capabilities.permitted).is_ok());
+                must(libc::write(ready, [0u8].as_ptr().cast(), 1) == 1);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+    }
+
+    fn refusal(process: Process) -> String {
+        check_process(Child::new(process).pid, &asked()).unwrap_err().to_string()
+    }
+
+    fn container(namespaces: &Value, paths: &Value, mounts: &Value) -> Spec {
+        let mut linux = paths.clone();
+        linux["namespaces"] = namespaces.clone();
+        for list in ["maskedPaths", "readonlyPaths"] {
+            // Absent they are docker's.
+            if linux[list].is_null() {
+                linux[list] = json!([]);
+            }
+        }
+        let document = json!({
+            "ociVersion": "1.2.0", "root": {"path": "/", "readonly": false}, "mounts": mounts, "linux": linux
+        });
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn host_mounts() -> OwnedFd {
+        std::fs::File::open("/proc/self/ns/mnt").unwrap().into()
+    }
+
+    fn can_run() -> bool {
+        let root = rustix::process::geteuid().is_root();
+        if !root {
+            eprintln!("skipped: needs root");
+        }
+        root
+    }
+}
