@@ -1,6 +1,7 @@
 //! An image made and copied by other tools: busybox, built with umoci, copied with skopeo.
 
 use super::Tool;
+use serde_json::Value;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -39,6 +40,37 @@ impl Busybox {
     /// As `docker save` writes it.
     pub fn docker_archive(&self) -> PathBuf {
         self.directory.join("docker.tar")
+    }
+
+    /// The same with a HEALTHCHECK in its configuration, as Docker writes it there: an OCI layout below `directory`.
+    pub fn with_healthcheck(&self, directory: &Path, healthcheck: &Value) -> PathBuf {
+        let layout = directory.join("layout");
+        let from = self.oci_layout();
+        Tool::with("cp", ["-r".as_ref(), from.as_os_str(), layout.as_os_str()]).ok();
+        let read = |path: &Path| -> Value {
+            serde_json::from_slice(&std::fs::read(path).expect("a file of the layout")).expect("JSON")
+        };
+        let blob = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().expect("a digest");
+            layout.join("blobs").join(digest.replace(':', "/"))
+        };
+        let describe = |descriptor: &mut Value, content: &Value| {
+            let bytes = content.to_string().into_bytes();
+            let size = bytes.len();
+            let digest = Tool::new("sha256sum").input(bytes.clone()).ok();
+            let digest = digest.split(' ').next().expect("digest and file");
+            std::fs::write(layout.join("blobs/sha256").join(digest), bytes).expect("a blob");
+            descriptor["digest"] = format!("sha256:{digest}").into();
+            descriptor["size"] = size.into();
+        };
+        let mut index = read(&layout.join("index.json"));
+        let mut manifest = read(&blob(&index["manifests"][0]));
+        let mut config = read(&blob(&manifest["config"]));
+        config["config"]["Healthcheck"] = healthcheck.clone();
+        describe(&mut manifest["config"], &config);
+        describe(&mut index["manifests"][0], &manifest);
+        std::fs::write(layout.join("index.json"), index.to_string()).expect("the index");
+        layout
     }
 
     /// Two layers: the second removes and replaces parts of the first.

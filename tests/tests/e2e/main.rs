@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod options;
+mod requirements;
 mod streams;
 mod supervision;
 mod upgrade;

@@ -1,8 +1,11 @@
-//! Containers that crash, hang, are not ready, and need each other.
+//! Containers that crash, hang and are not ready.
 
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use wharf_tests::e2e::{Container, Wharf, eventually, field, flag, number, text};
+use wharf_tests::e2e::image::Busybox;
+use wharf_tests::e2e::{Container, Tool, Wharf, eventually, field, flag, number, processes, text};
 
 /// Probes every 100 ms that settle at once.
 const QUICK: [&str; 6] =
@@ -204,28 +207,261 @@ fn startup_probe_holds_the_others_back() {
     assert!(text(&container.inspect(), "reason").contains("liveness"), "{}", container.inspect());
 }
 
+/// The one probe of a container, as `ctl inspect` shows it.
+fn probe(container: &Container<'_>) -> Value {
+    let state = container.inspect();
+    let probes = field(&state, "probes").as_array().expect("a list").clone();
+    assert_eq!(probes.len(), 1, "{state:#}");
+    probes[0].clone()
+}
+
+/// Why its one probe has failed, once it has.
+fn complaint(container: &Container<'_>) -> String {
+    eventually(20, "the probe has failed", || field(&probe(container), "settled") == false);
+    text(&probe(container), "message")
+}
+
 #[test]
 fn probe_that_times_out_is_killed_with_everything_it_started() {
     let wharf = Wharf::shared();
+    let directory = wharf.scratch("probe-timeout");
+    // One that has left the session and its parent, one that stays; neither ends for being asked to.
+    let script = "#!/bin/sh
+        trap '' TERM HUP
+        (setsid sh -c 'echo orphan; sleep 4242' &)
+        sh -c 'echo child; sleep 4242' &
+        sleep 4242";
+    std::fs::write(directory.join("probe"), script).unwrap();
     let container = wharf.run([
+        "-v",
+        &format!("{}:/probe:ro", directory.display()),
         "--readiness",
-        "exec:sh -c 'sleep 4242 & sleep 4242'",
+        "exec:sh /probe/probe",
         "--readiness-period",
-        "5s",
+        "1m",
         "--readiness-timeout",
-        "300ms",
+        "1s",
         "--readiness-failures",
         "1",
         wharf.busybox(),
         "sleep",
         "1000",
     ]);
-    eventually(10, "the probe has failed", || {
-        let state = container.inspect();
-        field(&state, "probes").to_string().contains("timeout")
-    });
-    let left = wharf.ok(["top", container.id()]);
-    assert!(!left.contains("4242"), "{left}");
+    let why = complaint(&container);
+    for word in ["timeout", "orphan", "child"] {
+        assert!(why.contains(word), "{word} is in {why}");
+    }
+    // Whatever it does to hide, it stays in the namespace of the container's processes.
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(container.pid());
+    assert!(own.is_some());
+    let left: Vec<_> = processes::all()
+        .into_iter()
+        .filter(|process| !process.zombie && process.pid != container.pid() && namespace(process.pid) == own)
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(container.state(), "running");
+}
+
+#[test]
+fn probes_are_made_in_the_network_of_the_container() {
+    let wharf = Wharf::shared();
+    let quick = ["--readiness-period", "100ms", "--readiness-failures", "1"];
+    let run = |network: &str, url: &str| {
+        let options = ["--network", network, "--readiness", url];
+        let port_of_its_own = ["wharf/demo", "serve", "--port", "0"];
+        let command = if network == "host" { &port_of_its_own[..] } else { &port_of_its_own[..1] };
+        wharf.run(options.iter().chain(&quick).chain(command))
+    };
+    let inside = run("none", "tcp://:8080");
+    eventually(10, "a port inside is found", || is_ready(&inside));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://:{}", listener.local_addr().unwrap().port());
+    let outside = run("none", &url);
+    let why = complaint(&outside);
+    assert!(why.contains("Connection refused"), "{why}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nobody has asked the host");
+    assert!(!is_ready(&outside));
+    let host = run("host", &url);
+    eventually(10, "who shares the host's network finds its port", || is_ready(&host));
+}
+
+#[test]
+fn probe_in_a_language_that_is_not_spoken_fails_and_names_it() {
+    let wharf = Wharf::shared();
+    for (url, words) in [("https://:8080/healthz", "TLS"), ("grpc://:8080", "no gRPC server")] {
+        let container = wharf.run([
+            "--readiness",
+            url,
+            // It may not listen yet, and that would be another reason.
+            "--startup",
+            "tcp://:8080",
+            "--startup-period",
+            "100ms",
+            "--startup-failures",
+            "100",
+            "--readiness-failures",
+            "1",
+            "wharf/demo",
+        ]);
+        let mut why = String::new();
+        eventually(10, "the probe has failed", || {
+            let state = container.inspect();
+            let probes = field(&state, "probes").as_array().unwrap();
+            let readiness = probes.iter().find(|probe| text(probe, "kind") == "readiness").unwrap();
+            why = field(readiness, "message").as_str().unwrap_or_default().to_owned();
+            field(readiness, "settled") == false
+        });
+        assert!(why.contains(words), "{url}: {why}");
+        assert!(!is_ready(&container), "{url}");
+        assert_eq!(container.state(), "running");
+    }
+}
+
+#[test]
+fn probe_that_cannot_be_made_changes_nothing() {
+    let wharf = Wharf::shared();
+    let readiness = wharf.run([
+        "--readiness",
+        "exec:/tmp/probe",
+        "--readiness-period",
+        "100ms",
+        "--readiness-failures",
+        "1",
+        wharf.busybox(),
+        "sleep",
+        "1000",
+    ]);
+    let mut arguments = vec!["--restart", "always", "--liveness", "exec:/no/such"];
+    arguments.extend(QUICK);
+    arguments.extend([wharf.busybox(), "sleep", "1000"]);
+    let liveness = wharf.run(arguments);
+    let warnings =
+        |container: &Container<'_>| kinds(container).iter().filter(|kind| *kind == "probe-warning").count();
+    eventually(10, "neither can be probed", || [&readiness, &liveness].iter().all(|one| warnings(one) == 1));
+    let some_more_probes = Duration::from_millis(400);
+    std::thread::sleep(some_more_probes);
+    for container in [&readiness, &liveness] {
+        assert_eq!(*field(&probe(container), "settled"), Value::Null);
+        assert_eq!(number(&probe(container), "streak"), 0);
+        assert_eq!(container.state(), "running");
+        assert_eq!(restarts(container), 0);
+        assert_eq!(warnings(container), 1, "it is said once");
+    }
+    assert!(!is_ready(&readiness), "nothing has succeeded");
+    assert!(is_ready(&liveness), "nothing has failed");
+
+    // Never half there.
+    let install = |code: &str| {
+        let script = format!(
+            "printf '#!/bin/sh\nexit {code}\n' > /tmp/new; chmod 755 /tmp/new; mv /tmp/new /tmp/probe"
+        );
+        readiness.exec(["sh", "-c", &script]);
+    };
+    install("0");
+    eventually(10, "it succeeds", || is_ready(&readiness));
+    readiness.exec(["rm", "/tmp/probe"]);
+    eventually(10, "it cannot be probed again", || warnings(&readiness) == 2);
+    std::thread::sleep(some_more_probes);
+    assert!(is_ready(&readiness), "one failure would be enough, and this is none");
+    install("1");
+    eventually(10, "it fails", || !is_ready(&readiness));
+}
+
+#[test]
+fn probe_may_print_more_than_is_kept() {
+    let wharf = Wharf::shared();
+    let run = |command: &str| {
+        wharf.run([
+            "--readiness",
+            &format!("exec:sh -c '{command}'"),
+            "--readiness-period",
+            "1m",
+            "--readiness-timeout",
+            "10s",
+            "--readiness-failures",
+            "1",
+            wharf.busybox(),
+            "sleep",
+            "1000",
+        ])
+    };
+    // More than is kept, and more than a pipe holds that nobody reads.
+    let good = ["11264", "300000"].map(|size| run(&format!("yes | head -c {size} && touch /tmp/printed")));
+    let bad = run("yes | head -c 11264; exit 3");
+    for container in &good {
+        eventually(10, "it succeeds", || is_ready(container));
+        container.exec(["test", "-e", "/tmp/printed"]);
+    }
+    let why = complaint(&bad);
+    assert!(why.starts_with("exit code 3: y\ny\n"), "{why}");
+    let kept = "exit code 3: ".len() + (10 << 10);
+    assert!((kept - 2..=kept).contains(&why.len()), "{} bytes are kept", why.len());
+}
+
+#[test]
+fn probes_that_succeed_leave_no_line_in_the_log() {
+    let wharf = Wharf::start();
+    let quick = ["--readiness-period", "100ms"];
+    let run = |probe: &str, command: &[&str]| {
+        let options = ["--readiness", probe];
+        wharf.run(options.iter().chain(&quick).chain(command))
+    };
+    let http = run("http://:8080/readyz", &["wharf/demo"]);
+    let exec = run("exec:sh -c 'echo >> /tmp/probes'", &[wharf.busybox(), "sleep", "1000"]);
+    eventually(10, "both are ready", || is_ready(&http) && is_ready(&exec));
+    let served = || -> usize {
+        let stats = http.exec(["/bin/demo", "tell", "/stats"]);
+        let digits = stats.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty());
+        digits.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{stats}"))
+    };
+    let run =
+        || -> usize { exec.exec(["wc", "-l", "/tmp/probes"]).split(' ').next().unwrap().parse().unwrap() };
+    let before = (served(), run());
+    let log = wharf.daemon_log();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(wharf.daemon_log(), log);
+    let after = (served(), run());
+    assert!(after.0 >= before.0 + 5 && after.1 >= before.1 + 5, "{before:?}, {after:?}");
+}
+
+#[test]
+fn readiness_is_in_the_metrics_and_on_the_bus() {
+    let wharf = Wharf::shared();
+    let container = wharf.run([
+        "--readiness",
+        "http://:8080/readyz",
+        "--readiness-period",
+        "100ms",
+        "--readiness-failures",
+        "1",
+        "wharf/demo",
+    ]);
+    let metric = || {
+        let mut stream = UnixStream::connect(wharf.runtime_dir().join("metrics")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let is_ours =
+            |line: &&str| line.starts_with("wharf_container_ready{") && line.contains(container.id());
+        let lines: Vec<&str> = answer.lines().filter(is_ours).collect();
+        assert_eq!(lines.len(), 1, "{answer}");
+        lines[0].rsplit(' ').next().unwrap().to_owned()
+    };
+    let property = || {
+        let (address, path) = (wharf.address(), format!("/org/wharf1/container/{}", container.id()));
+        let method = "org.freedesktop.DBus.Properties.Get";
+        let call = ["call", "--address", &address, "--dest", "org.wharf1", "--object-path", &path];
+        let arguments = ["--method", method, "org.wharf1.Container", "Ready"];
+        Tool::with("gdbus", call.iter().chain(&arguments)).ok()
+    };
+    eventually(10, "it is ready", || is_ready(&container));
+    assert_eq!((metric().as_str(), property().as_str()), ("1", "(<true>,)"));
+    tell(&container, "/control/unready");
+    eventually(10, "it is not ready", || !is_ready(&container));
+    assert_eq!((metric().as_str(), property().as_str()), ("0", "(<false>,)"));
 }
 
 #[test]
@@ -251,47 +487,108 @@ fn healthcheck_restarts_when_there_is_a_policy_and_only_shows_otherwise() {
 }
 
 #[test]
-fn requirements_order_starts_and_stops() {
-    let wharf = Wharf::start();
-    let db = wharf.run([
-        "--name",
-        "db",
-        "--readiness",
-        "exec:test -e /tmp/ready",
-        "--readiness-period",
-        "100ms",
+fn healthcheck_of_an_image_restarts_unless_told_otherwise() {
+    let wharf = Wharf::shared();
+    let name = "localhost/busybox:checked";
+    let check = serde_json::json!({
+        "Test": ["CMD-SHELL", "test ! -e /tmp/ill"],
+        "Interval": 100_000_000,
+        "Retries": 2,
+    });
+    let layout = Busybox::get().with_healthcheck(&wharf.scratch("checked"), &check);
+    wharf.ok(["image".as_ref(), "load".as_ref(), "--name".as_ref(), name.as_ref(), layout.as_os_str()]);
+    let run = |options: &[&str]| {
+        let common = ["--restart", "always", "--restart-delay", "0s", "--stop-timeout", "0"];
+        let program = [name, "sh", "-c", "rm -f /tmp/ill; exec sleep 1000"];
+        wharf.run(common.iter().chain(options).chain(&program))
+    };
+    let (restarted, shown, unchecked) = (run(&[]), run(&["--no-health-restart"]), run(&["--no-healthcheck"]));
+    let health = |container: &Container<'_>| text(&container.inspect(), "health");
+    eventually(10, "two are healthy", || health(&restarted) == "healthy" && health(&shown) == "healthy");
+    assert_eq!(health(&unchecked), "none");
+    assert!(is_ready(&unchecked));
+    let pids = [&shown, &unchecked].map(Container::pid);
+    for container in [&restarted, &shown, &unchecked] {
+        container.exec(["touch", "/tmp/ill"]);
+    }
+    eventually(10, "one was restarted and is well", || {
+        restarts(&restarted) == 1 && health(&restarted) == "healthy"
+    });
+    assert!(kinds(&restarted).iter().any(|kind| kind == "unhealthy"));
+    eventually(10, "one is only shown as unhealthy", || health(&shown) == "unhealthy");
+    assert!(!is_ready(&shown));
+    // As long as it took the other one to be restarted.
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!([&shown, &unchecked].map(Container::pid), pids);
+    assert_eq!((restarts(&shown), restarts(&unchecked)), (0, 0));
+    assert!(is_ready(&unchecked), "nobody asks how it is");
+}
+
+#[test]
+fn start_limit_holds_until_it_is_reset() {
+    let wharf = Wharf::shared();
+    let starts =
+        |container: &Container<'_>| kinds(container).iter().filter(|kind| *kind == "started").count();
+    let refused = |container: &Container<'_>| {
+        let output = wharf.output(["start", container.id()]);
+        assert_ne!(output.status, 0, "{}", output.stdout);
+        assert!(output.stderr.contains("no more than 2 starts within 60s"), "{}", output.stderr);
+        assert!(output.stderr.contains("reset-failed"), "{}", output.stderr);
+    };
+    let options = ["--start-limit", "2/1m", "--restart-delay", "0s"];
+    let run = |policy: &str| {
+        let policy = ["--restart", policy];
+        let program = [wharf.busybox(), "sh", "-c", "exit 3"];
+        wharf.run(options.iter().chain(&policy).chain(&program))
+    };
+    let looping = run("always");
+    eventually(10, "it is given up", || looping.state() == "failed");
+    assert_eq!(starts(&looping), 2);
+    assert!(text(&looping.inspect(), "reason").contains("no more than 2 starts within 60s"));
+    refused(&looping);
+    assert_eq!((starts(&looping), looping.state().as_str()), (2, "failed"));
+    wharf.ok(["reset-failed", looping.id()]);
+    wharf.ok(["start", looping.id()]);
+    eventually(10, "it is given up once more", || looping.state() == "failed" && starts(&looping) == 4);
+
+    // Starts by hand count too.
+    let single = run("no");
+    assert_eq!(single.wait(), 3);
+    wharf.ok(["start", single.id()]);
+    eventually(10, "it has ended again", || starts(&single) == 2 && single.state() == "exited");
+    refused(&single);
+    wharf.ok(["reset-failed", single.id()]);
+    wharf.ok(["start", single.id()]);
+    eventually(10, "it was started a third time", || starts(&single) == 3);
+}
+
+#[test]
+fn start_revives_what_was_given_up_and_counts_anew() {
+    let wharf = Wharf::shared();
+    let directory = wharf.scratch("mended");
+    let container = wharf.run([
+        "-v",
+        &format!("{}:/mnt:ro", directory.display()),
+        "--restart",
+        "on-failure:1",
+        "--restart-delay",
+        "0s",
         wharf.busybox(),
         "sh",
         "-c",
-        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        "test -e /mnt/mended || exit 7; exec sleep 1000",
     ]);
-    let web = wharf.run([
-        "--name",
-        "web",
-        "--requires",
-        "db:ready",
-        wharf.busybox(),
-        "sh",
-        "-c",
-        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
-    ]);
-    assert_eq!(web.state(), "waiting");
-    assert!(text(&web.inspect(), "reason").contains("waits for db to be ready"), "{}", web.inspect());
-    db.exec(["touch", "/tmp/ready"]);
-    eventually(10, "web runs", || web.state() == "running");
-
-    wharf.ok(["stop", "--all"]);
-    let order: Vec<String> = wharf
-        .ok(["events", "--no-stream", "--filter", "kind=exited", "--format", "{{.Name}}"])
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(order, ["web", "db"], "those that require others stop first");
-
-    let refused = wharf.output(["rm", "db"]);
-    assert!(refused.stderr.contains("required by web"), "{}", refused.stderr);
-    let refused = wharf.output(["run", "-d", "--requires", "nobody", wharf.busybox(), "true"]);
-    assert!(refused.stderr.contains("there is no container nobody"), "{}", refused.stderr);
+    eventually(10, "it is given up", || container.state() == "failed");
+    assert_eq!(restarts(&container), 1);
+    std::fs::write(directory.join("mended"), "").unwrap();
+    wharf.ok(["start", container.id()]);
+    eventually(5, "it runs", || container.state() == "running");
+    assert_eq!(restarts(&container), 0);
+    // So it may fail once again.
+    let first = container.pid();
+    assert!(processes::kill(first, |_| true));
+    eventually(10, "it was restarted", || container.pid() != 0 && container.pid() != first);
+    assert_eq!(restarts(&container), 1);
 }
 
 #[test]
