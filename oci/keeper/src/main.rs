@@ -304,7 +304,7 @@ impl Keeper {
         read
     }
 
-    /// Reap all children that have ended: beside init, what the creator left behind.
+    /// Reap all children that have ended: beside init, what became the guard's, who this process was before.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = sys::reap(-1) {
             if pid == self.pid {

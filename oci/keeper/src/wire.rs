@@ -76,7 +76,7 @@ pub mod size {
     pub const MAX: usize = 32;
 }
 
-/// How a creator hands over to the keeper: descriptors at fixed numbers, the rest as arguments
+/// How the guard of a start becomes the keeper: descriptors at fixed numbers, the rest as arguments
 /// `wharf-keeper ID RUN PID LOG_MAX_SIZE LOG_MAX_FILES` (decimal but for the id). Descriptors that are not
 /// needed are closed. After execve the keeper may rely on: these descriptors, default signal dispositions, an
 /// empty mask, the host's mount namespace, cwd `/`, oom_score_adj of the forge.

@@ -140,7 +140,7 @@ fn follower_of_a_log_hears_that_the_daemon_has_gone() {
     wharf.launch();
 }
 
-/// The pid of the process that does this for a daemon's runtime directory. A creator answers just before it becomes
+/// The pid of the process that does this for a daemon's runtime directory. A guard answers just before it becomes
 /// the keeper.
 fn child_of_nobody(name: &str, argument: &str) -> i32 {
     let mut found = None;
