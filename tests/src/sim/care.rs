@@ -5,7 +5,7 @@ use super::invariants::{self, Check};
 use super::ledger::InFlight;
 use super::runtime::Life;
 use std::time::Duration;
-use wharf_supervisor::{Fact, Hook, Id, Notification, ProbeKind, ProbeResult, Run};
+use wharf_supervisor::{Fact, Hook, Id, Notification, ProbeKind, ProbeResult, Run, State};
 
 /// So long the supervisor waits for an answer beyond a probe's timeout.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -162,10 +162,13 @@ impl Host {
     /// What the daemon is told from here on is no surprise to it.
     pub fn hear(&mut self, fact: &Fact) {
         let now = self.now;
-        let run = self.daemon.as_ref().and_then(|daemon| daemon.container(fact.id())?.state().run());
+        let state = self.daemon.as_ref().and_then(|daemon| Some(daemon.container(fact.id())?.state()));
+        let run = state.and_then(State::run);
         if fact.run() != run {
             return;
         }
+        // Nothing is heard of a run that is not known to live.
+        let lives = state.is_some_and(|state| state.process().is_some());
         let Some(account) = self.accounts.get_mut(&fact.id()) else { return };
         match fact {
             Fact::Probed { kind, result: ProbeResult::Failure(_), .. } => {
@@ -188,7 +191,7 @@ impl Host {
                 if let Some(longer) = notification.extend {
                     account.kill_at = account.kill_at.map(|at| at.max(now + longer));
                 }
-                account.triggered |= notification.trigger;
+                account.triggered |= lives && notification.trigger;
             }
             Fact::CreateFailed { .. }
             | Fact::Started { .. }

@@ -171,6 +171,8 @@ pub(super) struct Host {
     pub now: Time,
     /// Without the time it slept, and before the last boot as well.
     pub age: Duration,
+    /// What the clock on the wall shows: anything, since somebody sets it before every look.
+    wall: Chance,
     pub boot: u64,
     /// Which daemon this is; work of an earlier one reports to nobody.
     generation: u64,
@@ -207,6 +209,7 @@ impl Host {
             limits,
             now: BOOT,
             age: Duration::ZERO,
+            wall: Chance::new(!seed),
             boot: 0,
             generation: 1,
             daemon: Some(Supervisor::new(limits)),
@@ -780,6 +783,9 @@ impl Host {
                 invariants::post_start_before_ready(self, id, *ready)?;
                 self.accounts.entry(id).or_default().ready = *ready;
             }
+            Change::Probe(settled) => {
+                self.accounts.entry(id).or_default().settled.insert(settled.kind, settled.success);
+            }
             Change::Unhealthy(verdict) => {
                 invariants::never_restart_a_healthy_container(self, id, *verdict)?;
                 let grace = self.specs.get(&id).map(|spec| invariants::grace_after(spec, *verdict));
@@ -819,7 +825,6 @@ impl Host {
             | Change::Oom(_)
             | Change::Updated
             | Change::StartTimedOut(_)
-            | Change::Probe(_)
             | Change::Status(_)
             | Change::HookFailed { .. }
             | Change::PauseFailed { .. }
@@ -858,7 +863,8 @@ impl Host {
     fn reboot(&mut self) {
         self.kill_daemon();
         self.tell_story(|| "the host is started anew".to_owned());
-        self.runtime.reboot(self.stamp());
+        let at = self.stamp();
+        self.runtime.reboot(at);
         self.now = BOOT;
         self.boot += 1;
         self.agenda.clear();
@@ -888,7 +894,7 @@ impl Host {
         let mut observations = BTreeMap::new();
         for (id, (spec, saved, boot)) in &mut self.store {
             invariants::only_the_saved_run_is_alive(&self.runtime, *id, &saved.phase)?;
-            let stamp = Stamp { boot: self.now, wall: nanos(self.age) };
+            let stamp = Stamp { boot: self.now, wall: wall(&mut self.wall) };
             let mut observed = self.runtime.observe(*id, saved.phase.living_run(), stamp);
             if *boot != self.boot {
                 forget_times(saved);
@@ -949,11 +955,11 @@ impl Host {
         self.chance.up_to(Duration::from_secs(longest))
     }
 
-    fn stamp(&self) -> Stamp {
-        Stamp { boot: self.now, wall: nanos(self.age) }
+    fn stamp(&mut self) -> Stamp {
+        Stamp { boot: self.now, wall: wall(&mut self.wall) }
     }
 
-    fn failure(&self, kind: FailureKind) -> Failure {
+    fn failure(&mut self, kind: FailureKind) -> Failure {
         Failure { kind, message: "it broke".to_owned(), at: self.stamp() }
     }
 
@@ -970,8 +976,13 @@ impl Host {
     }
 }
 
-fn nanos(age: Duration) -> u64 {
-    u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)
+/// Years before or after the last look, or at either end of what a clock can show.
+fn wall(chance: &mut Chance) -> u64 {
+    match chance.below(10) {
+        0 => 0,
+        1 => u64::MAX,
+        _ => chance.below(u64::MAX),
+    }
 }
 
 /// What the daemon does with what was saved in an earlier boot.

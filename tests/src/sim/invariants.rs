@@ -8,8 +8,8 @@ use super::runtime::{Life, Real, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use wharf_supervisor::{
-    Command, Condition, Container, Ending, ExitStatus, FailureKind, GaveUp, Goal, Hold, Id, Observed, Phase,
-    Policy, ProbeKind, Rejection, Requirement, Run, Spec, State, Supervisor, Time, Verdict,
+    Command, Condition, Container, Ending, ExitStatus, FailureKind, GaveUp, Goal, Hold, Id, Name, Observed,
+    Phase, Policy, ProbeKind, Rejection, Requirement, Run, Spec, State, Supervisor, Time, Verdict,
 };
 
 pub(super) type Check = Result<(), String>;
@@ -45,6 +45,7 @@ pub(super) fn at_rest(host: &Host) -> Check {
         goal_down_ends_down(host, container)?;
         goal_up_ends_up(host, container)?;
         calm_ends_ready(container)?;
+        calm_ends_healthy(host, container)?;
         frozen_only_when_wanted(host, container)?;
     }
     Ok(())
@@ -363,24 +364,33 @@ pub(super) fn requirements_hold_at_start(host: &Host, id: Id) -> Check {
 
 /// As far as has been announced.
 fn is_met(host: &Host, requirement: &Requirement) -> bool {
-    let Some((id, _)) = host.specs.iter().find(|(_, spec)| spec.name == requirement.name) else {
+    let Some((id, spec)) = host.specs.iter().find(|(_, spec)| spec.name == requirement.name) else {
         return false;
     };
-    let Some(Account { state: Some(state), ready, unhealthy, .. }) = host.accounts.get(id) else {
-        return false;
-    };
+    let Some(account) = host.accounts.get(id) else { return false };
+    let Account { state: Some(state), ready, .. } = account else { return false };
     let runs = matches!(
         state,
         State::Running { .. } | State::Pausing { .. } | State::Paused { .. } | State::Resuming { .. }
     );
     match requirement.condition {
         Condition::Started => runs,
-        Condition::Healthy => runs && !unhealthy,
+        Condition::Healthy => runs && is_healthy(spec, account),
         Condition::Ready => runs && *ready,
         Condition::Completed => {
             matches!(state.ending(), Some(Ending::Exited(exit)) if exit.status == ExitStatus::Code(0))
         }
     }
+}
+
+/// Every probe that says whether it is healthy has settled on it, the hook after the start has ended, and nothing
+/// is against it. A liveness probe speaks up only when it is against it.
+fn is_healthy(spec: &Spec, account: &Account) -> bool {
+    let says_so = |kind| spec.probes.get(kind).is_none() || account.settled.get(&kind) == Some(&true);
+    says_so(ProbeKind::Startup)
+        && says_so(ProbeKind::Health)
+        && (!spec.hooks.post_start || account.post_start == Some(true))
+        && !account.is_doomed()
 }
 
 /// Nobody is started but by somebody's wish, by the restart policy after its back-off, or with another.
@@ -542,7 +552,7 @@ pub(super) fn who_stops_first_after_adoption(
     first
 }
 
-fn requires(spec: &Spec, name: &wharf_supervisor::Name) -> bool {
+fn requires(spec: &Spec, name: &Name) -> bool {
     spec.requires.iter().any(|requirement| requirement.name == *name)
 }
 
@@ -651,7 +661,7 @@ fn every_effect_has_an_outcome(host: &Host, container: &Container) -> Check {
     let unmet = |hold: &Option<Hold>| match hold {
         Some(Hold::Requires { name, condition, .. }) => {
             !is_met(host, &Requirement { name: name.clone(), condition: *condition, restart_with: false })
-                || *condition == Condition::Healthy
+                || *condition == Condition::Healthy && waits_for_readiness(host, name)
         }
         Some(Hold::Starts | Hold::Restarts) | None => false,
     };
@@ -660,6 +670,15 @@ fn every_effect_has_an_outcome(host: &Host, container: &Container) -> Check {
         true => Ok(()),
         false => Err(format!("every_effect_has_an_outcome: {container:?} waits")),
     }
+}
+
+/// Beside a health check, a readiness probe may have its say in being healthy: who is frozen cannot be asked.
+fn waits_for_readiness(host: &Host, name: &Name) -> bool {
+    let Some((id, spec)) = host.specs.iter().find(|(_, spec)| spec.name == *name) else { return false };
+    let ready = |account: &Account| account.settled.get(&ProbeKind::Readiness) == Some(&true);
+    spec.probes.health.is_some()
+        && spec.probes.readiness.is_some()
+        && !host.accounts.get(id).is_some_and(ready)
 }
 
 fn goal_down_ends_down(host: &Host, container: &Container) -> Check {
@@ -689,6 +708,15 @@ fn calm_ends_ready(container: &Container) -> Check {
     match runs && !speaks && !container.is_ready() {
         false => Ok(()),
         true => Err(format!("calm_ends_ready: {container:?} is not")),
+    }
+}
+
+/// What is ill is not left running.
+fn calm_ends_healthy(host: &Host, container: &Container) -> Check {
+    let State::Running { .. } = container.state() else { return Ok(()) };
+    match host.accounts.get(&container.id()) {
+        Some(account) if is_healthy(container.spec(), account) => Ok(()),
+        account => Err(format!("calm_ends_healthy: {account:?} of {container:?}")),
     }
 }
 

@@ -3,7 +3,9 @@
 use super::invariants::START_LIMIT;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
-use wharf_supervisor::{Goal, Hook, Id, Phase, Policy, ProbeKind, Run, Saved, Spec, State, Time, Wait};
+use wharf_supervisor::{
+    Goal, Hook, Id, Phase, Policy, ProbeKind, Run, Saved, SavedHealth, Spec, State, Time, Verdict, Wait,
+};
 
 /// The books of one container.
 #[derive(Debug, Default)]
@@ -44,6 +46,8 @@ pub(super) struct Account {
     pub post_start: Option<bool>,
     /// Failures told, by probe.
     pub failures: BTreeMap<ProbeKind, u32>,
+    /// What each probe has settled on, as far as was announced.
+    pub settled: BTreeMap<ProbeKind, bool>,
     /// Probes under way.
     pub probes: BTreeMap<ProbeKind, InFlight>,
     /// Hooks under way.
@@ -116,6 +120,9 @@ impl Account {
         self.patience_from = Some(now);
         self.unhealthy = saved.vitals.verdict.is_some();
         self.heard = now;
+        // What was told and not saved was told to nobody.
+        self.triggered = saved.vitals.verdict == Some(Verdict::Watchdog);
+        self.settled = settled(&saved.vitals.health);
         if saved.vitals.post_start {
             // It was not known how it ended, so it is carried out again.
             self.post_start = None;
@@ -141,9 +148,16 @@ impl Account {
         self.triggered = false;
         self.post_start = None;
         self.failures.clear();
+        self.settled.clear();
         self.probes.clear();
         self.hooks.clear();
         self.after.clear();
+    }
+
+    /// It has asked to be taken for dead, or its hook after the start has failed: found wanting, even if nobody
+    /// has said so yet.
+    pub fn is_doomed(&self) -> bool {
+        self.unhealthy || self.triggered || self.post_start == Some(false)
     }
 
     /// A start is to begin. It counts even if nothing comes of it, since the daemon is killed.
@@ -215,4 +229,15 @@ impl Account {
     pub fn reboot(&mut self) {
         *self = Self { starts: std::mem::take(&mut self.starts), down: self.down, ..Self::default() };
     }
+}
+
+fn settled(health: &SavedHealth) -> BTreeMap<ProbeKind, bool> {
+    let SavedHealth { startup, liveness, readiness, health } = *health;
+    let saved = [
+        (ProbeKind::Startup, startup),
+        (ProbeKind::Liveness, liveness),
+        (ProbeKind::Readiness, readiness),
+        (ProbeKind::Health, health),
+    ];
+    saved.into_iter().filter_map(|(kind, saved)| Some((kind, saved?.settled?))).collect()
 }
