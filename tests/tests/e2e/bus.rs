@@ -1,9 +1,14 @@
 //! The interfaces as other programs see them: gdbus peer to peer, busctl on a bus.
 
+use nix::libc;
+use std::collections::HashMap;
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use wharf_tests::e2e::{Tool, Wharf, eventually, project, text};
+use std::time::Duration;
+use wharf_tests::e2e::{Tool, Wharf, eventually, number, project, text};
 
 fn gdbus(wharf: &Wharf, path: &str, method: &str, arguments: &[&str]) -> Tool {
     let mut all = vec!["call", "--address"];
@@ -238,16 +243,31 @@ fn connections_are_bounded_and_idle_handshakes_cut_off() {
 
 #[test]
 fn only_root_may_use_the_private_socket() {
-    let wharf = Wharf::shared();
-    // Even if the file's mode let it.
-    let mut tool = Tool::new("setpriv");
-    tool.command()
-        .args(["--reuid", "65534", "--clear-groups", "--"])
-        .arg(wharf_tests::e2e::binary("ctl"))
-        .arg("ps");
-    tool.command().env("WHARF_SOCKET", wharf.socket());
-    let output = tool.output();
-    assert_ne!(output.status, 0, "{}", output.stdout);
+    let wharf = Wharf::start();
+    // Even if the modes of the files let others in: then only what the kernel says of the peer is left.
+    for (path, mode) in
+        [(wharf.directory().to_owned(), 0o755), (wharf.runtime_dir(), 0o755), (wharf.socket(), 0o666)]
+    {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let socket = wharf.socket();
+    let mut stream = std::thread::spawn(move || {
+        // The bare system call changes this thread only, which has nothing else to do; libc's function all of them.
+        let nobody = 65534;
+        // SAFETY: numbers only.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+        assert_eq!(changed, 0);
+        UnixStream::connect(socket).expect("the modes let it connect")
+    })
+    .join()
+    .unwrap();
+    // A peer that is let in and silent is only cut off after five seconds.
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let said = stream.read(&mut [0]).expect("cut off at once");
+    assert_eq!(said, 0, "nothing is said to it");
+    // And nobody else is.
+    silent_client(&wharf);
+    wharf.ok(["ps"]);
 }
 
 #[test]
@@ -262,11 +282,12 @@ fn daemon_without_a_system_bus_serves_its_private_socket() {
 }
 
 #[test]
-fn containers_that_come_and_go_are_announced_with_their_properties() {
+fn containers_that_come_change_and_go_are_announced_with_their_properties() {
     use std::future::poll_fn;
     use std::pin::Pin;
-    use std::time::Duration;
     use zbus::export::futures_core::Stream;
+
+    type Changed = (String, HashMap<String, zbus::OwnedVariant>, Vec<String>);
 
     let wharf = Wharf::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -274,15 +295,22 @@ fn containers_that_come_and_go_are_announced_with_their_properties() {
         let stream = UnixStream::connect(wharf.socket()).unwrap();
         let connection = zbus::connection::Builder::unix_stream(stream).p2p().build().await.unwrap();
         let mut messages = zbus::MessageStream::from(&connection);
-        wharf.ok(["create", "--name", "bus-announced", "wharf/demo"]);
+        wharf.ok(["create", "--name", "bus-announced", "wharf/demo", "sleep", "1000"]);
+        wharf.ok(["start", "bus-announced"]);
+        let pid = number(&wharf.inspect("bus-announced"), "pid");
+        wharf.ok(["stop", "bus-announced"]);
         wharf.ok(["rm", "bus-announced"]);
-        let mut heard = Vec::new();
+        let (mut heard, mut changes) = (Vec::new(), Vec::new());
         let listening = async {
             while !heard.iter().any(|(member, _)| member == "InterfacesRemoved") {
                 let next = poll_fn(|context| Pin::new(&mut messages).poll_next(context)).await;
                 let message = next.expect("connected").expect("a message");
                 let Some(member) = message.header().member().map(ToString::to_string) else { continue };
-                if member.starts_with("Interfaces") {
+                if member == "PropertiesChanged" {
+                    let body = message.body();
+                    let (_, changed, _) = body.deserialize::<Changed>().expect("as the standard has it");
+                    changes.push(changed);
+                } else if member.starts_with("Interfaces") {
                     heard.push((
                         member,
                         format!("{:?}", message.body().deserialize::<zbus::wire::Structure<'_>>()),
@@ -297,5 +325,17 @@ fn containers_that_come_and_go_are_announced_with_their_properties() {
             assert!(heard[0].1.contains(word), "no {word} in {}", heard[0].1);
         }
         assert!(heard[1].1.contains("org.wharf1.Container"), "{}", heard[1].1);
+        let texts = |name: &str| -> Vec<String> {
+            let values = changes.iter().filter_map(|changed| changed.get(name));
+            values.map(|value| String::try_from(value.clone()).expect("a string")).collect()
+        };
+        assert_eq!(texts("State"), ["starting", "running", "stopping", "exited", "removing"], "{changes:?}");
+        let pids = changes.iter().filter_map(|changed| changed.get("Pid"));
+        let pids: Vec<u32> = pids.map(|value| u32::try_from(value.clone()).expect("a number")).collect();
+        assert_eq!(pids, [pid as u32, 0], "{changes:?}");
+        let codes = changes.iter().filter_map(|changed| changed.get("ExitCode"));
+        let codes: Vec<i32> = codes.map(|value| i32::try_from(value.clone()).expect("a number")).collect();
+        // From -1 while nothing has ended; the demo program ends with 128 and the signal's number.
+        assert_eq!(codes, [143], "{changes:?}");
     });
 }

@@ -150,9 +150,14 @@ fn layers_are_gone_with_their_last_image() {
 #[test]
 fn demo_image_is_there_again_after_its_removal_and_a_restart() {
     let wharf = Wharf::start();
-    assert!(text(&wharf_image(&wharf), "id").starts_with("sha256:"));
+    let id = text(&wharf_image(&wharf), "id");
+    assert!(id.starts_with("sha256:"), "{id}");
+    wharf.ok(["image", "rm", "wharf/demo"]);
+    let missing = wharf.output(["run", "--rm", "wharf/demo", "true"]);
+    assert_eq!(missing.status, 125, "{}", missing.stderr);
     wharf.stop_daemon();
     wharf.launch();
+    assert_eq!(text(&wharf_image(&wharf), "id"), id);
     wharf.ok(["run", "--rm", "wharf/demo", "true"]);
 }
 

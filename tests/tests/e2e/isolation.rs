@@ -129,6 +129,35 @@ fn file_in_a_volume_has_the_right_owner_on_both_sides() {
 }
 
 #[test]
+fn volume_whose_file_system_cannot_translate_ids_is_refused_with_a_way_out() {
+    let wharf = Wharf::shared();
+    // Of the kernel's own file systems sysfs is on every host, and has no idmapped mounts.
+    let source = "/sys/devices/system/cpu";
+    let volume = format!("{source}:/vol:ro");
+    let with = |mode: &str| {
+        wharf.output([
+            "run",
+            "--rm",
+            "--userns",
+            mode,
+            "-v",
+            &volume,
+            wharf.busybox(),
+            "cat",
+            "/vol/possible",
+        ])
+    };
+    let refused = with("private");
+    assert_eq!(refused.status, 125, "{}{}", refused.stdout, refused.stderr);
+    for word in [source, "sysfs", "cannot translate ids", "--userns=host"] {
+        assert!(refused.stderr.contains(word), "no {word:?} in {}", refused.stderr);
+    }
+    let host = with("host");
+    assert_eq!(host.status, 0, "{}", host.stderr);
+    assert_eq!(host.stdout, std::fs::read_to_string(format!("{source}/possible")).unwrap());
+}
+
+#[test]
 fn read_only_volume_cannot_be_written_and_volumes_are_nosuid_nodev() {
     let wharf = Wharf::shared();
     let directory = wharf.scratch("volume-ro");
@@ -183,6 +212,22 @@ fn kernel_and_socket_families_are_out_of_reach() {
     ] {
         let output = wharf.output(["exec", container.id(), "sh", "-c", script]);
         assert_ne!(output.status, 0, "{what}: {}", output.stdout);
+    }
+    // What moby's profile leaves out: the kernel's ciphers, and the way to the host of a virtual machine.
+    let socket = |options: &[&str], family: &str| {
+        wharf.output([&["run", "--rm"], options, &["wharf/demo", "socket", family]].concat())
+    };
+    for (what, family) in [("AF_ALG", "38"), ("AF_VSOCK", "40")] {
+        // Also a kernel without the family has an error for it, but not this one.
+        let refused = "Operation not permitted";
+        let held = socket(&[], family);
+        assert!(held.status == 2 && held.stderr.contains(refused), "{what}: {} {}", held.status, held.stderr);
+        let free = socket(&["--security-opt", "seccomp=unconfined"], family);
+        assert!(!free.stderr.contains(refused), "{what}, not by the filter: {}", free.stderr);
+    }
+    for (what, family) in [("AF_UNIX", "1"), ("AF_INET", "2")] {
+        let output = socket(&[], family);
+        assert_eq!(output.status, 0, "{what}: {}", output.stderr);
     }
     for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts"] {
         assert_eq!(

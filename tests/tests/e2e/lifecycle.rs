@@ -309,6 +309,22 @@ fn without_a_daemon_ctl_says_how_to_start_one() {
 }
 
 #[test]
+fn socket_given_as_an_option_wins_over_the_environment() {
+    let wharf = Wharf::shared();
+    let socket = wharf.socket().display().to_string();
+    let given = |path: &str, variable: &str| {
+        let mut tool = wharf_tests::e2e::Tool::new(wharf_tests::e2e::binary("ctl"));
+        tool.command().args(["--socket", path, "info"]).env("WHARF_SOCKET", variable);
+        tool.output()
+    };
+    let right = given(&socket, "/nonexistent/wharf/private");
+    assert_eq!(right.status, 0, "{}", right.stderr);
+    assert!(right.stdout.contains(&wharf.state_dir().display().to_string()), "{}", right.stdout);
+    let wrong = given("/nonexistent/wharf/private", &socket);
+    assert_eq!(wrong.status, 1, "{}", wrong.stdout);
+}
+
+#[test]
 fn standalone_run_brings_its_own_daemon_and_leaves_none() {
     let wharf = Wharf::shared();
     let scratch = wharf.scratch("standalone");

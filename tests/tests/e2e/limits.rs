@@ -1,7 +1,7 @@
 //! Limits that hold, measured by what they do.
 
 use std::time::{Duration, Instant};
-use wharf_tests::e2e::{Wharf, eventually, field, flag, number};
+use wharf_tests::e2e::{Container, Wharf, eventually, field, flag, number, status_of, text};
 
 const MIB: i64 = 1 << 20;
 
@@ -12,6 +12,9 @@ fn memory_limit_kills_and_is_reported() {
     assert_eq!(container.wait(), 137);
     let state = container.inspect();
     assert!(flag(&state, "oomKilled"), "{state:#}");
+    let exited = events(&container, "exited");
+    assert_eq!(exited.len(), 1, "{exited:#?}");
+    assert_eq!(text(field(&exited[0], "details"), "oomKilled"), "true");
     let list = wharf.ok(["ps", "-a", "--filter", "name=limits-oom"]);
     assert!(list.contains("out of memory"), "{list}");
 }
@@ -25,6 +28,19 @@ fn killed_child_is_reported_though_init_lives_on() {
     eventually(20, "the child is killed", || container.logs().contains("status 137"));
     eventually(5, "it is reported", || flag(&container.inspect(), "oomKilled"));
     assert_eq!(container.state(), "running");
+    let told = events(&container, "oom");
+    assert!(!told.is_empty(), "it is told");
+    for event in told {
+        assert_eq!(text(field(&event, "details"), "limit"), (32 * MIB).to_string(), "{event:#}");
+    }
+}
+
+/// The events of this kind that the daemon knows of the container.
+fn events(container: &Container<'_>, kind: &str) -> Vec<serde_json::Value> {
+    let (kind, id) = (format!("kind={kind}"), format!("container={}", container.id()));
+    let arguments = ["events", "--no-stream", "--format", "json", "--filter", &kind, "--filter", &id];
+    let text = container.wharf().ok(arguments);
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
@@ -71,17 +87,12 @@ fn pids_limit_stops_a_fork_bomb() {
     let current =
         || -> u32 { container.cgroup_file("pids", "pids.current", "pids.current").trim().parse().unwrap() };
     let top = || wharf.ok(["top", container.id()]);
-    // The shell that filled it has ended.
-    let begin = Instant::now();
-    // The creator may take a place until it has become the keeper.
-    while !(18..=19).contains(&current()) {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{} processes: {}", current(), top());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let refusals = || container.cgroup_file("pids", "pids.events", "pids.events");
+    eventually(20, "a fork is refused", || !refusals().contains("max 0"));
+    // All places are the container's own, and the shell that took the last one has ended.
+    eventually(20, "the shell that filled it has ended", || current() == 19);
     std::thread::sleep(Duration::from_millis(300));
-    assert!((18..=19).contains(&current()), "{}", current());
-    let events = container.cgroup_file("pids", "pids.events", "pids.events");
-    assert!(!events.contains("max 0"), "{events}");
+    assert_eq!(current(), 19, "{}", top());
     assert_eq!(container.state(), "running");
     let begin = Instant::now();
     wharf.ok(["rm", "-f", container.id()]);
@@ -141,6 +152,46 @@ fn limits_change_while_it_runs() {
     assert_eq!(refused.status, 1, "{}", refused.stderr);
     wharf.ok(["restart", "-t", "1", container.id()]);
     assert_eq!(memory(), (256 * MIB).to_string());
+}
+
+#[test]
+fn processors_shares_and_reservation_change_while_it_runs() {
+    let wharf = Wharf::shared();
+    #[rustfmt::skip]
+    let container = wharf.run([
+        "--memory-reservation", "32m", "--cpu-shares", "512", "--cpuset-cpus", "0", wharf.busybox(), "sleep", "1000",
+    ]);
+    let pid = container.pid();
+    // With a single processor there is no other set to change to.
+    let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string();
+    let id = container.id();
+    wharf.ok(["update", "--cpuset-cpus", &last, id]);
+    wharf.ok(["update", "--cpu-shares", "2048", "--memory-reservation", "16m", id]);
+    let read = |controller, v1, v2| container.cgroup_file(controller, v1, v2).trim().to_owned();
+    assert_eq!(read("cpuset", "cpuset.cpus", "cpuset.cpus"), last);
+    assert_eq!(status_of(pid, "Cpus_allowed_list"), last, "for the process that runs");
+    assert_eq!(read("memory", "memory.soft_limit_in_bytes", "memory.low"), (16 * MIB).to_string());
+    let shares = read("cpu", "cpu.shares", "cpu.weight");
+    assert!(shares == "2048" || shares == "174", "{shares}");
+    assert_eq!(container.pid(), pid, "the same process");
+}
+
+#[test]
+fn blkio_weight_is_set_or_said_to_be_ignored() {
+    let wharf = Wharf::shared();
+    let container = wharf.run(["--blkio-weight", "200", "wharf/demo", "sleep", "1000"]);
+    let warnings = field(&container.inspect(), "warnings").to_string();
+    let file = |v1, v2| std::fs::read_to_string(wharf.cgroup_file(&container.cgroup(), "blkio", v1, v2)).ok();
+    // Without a scheduler that honours weights the kernel has neither file.
+    match file("blkio.weight", "io.bfq.weight").or_else(|| file("blkio.bfq.weight", "io.weight")) {
+        Some(text) => {
+            // BFQ on v2 says `default 200`; io.weight goes from 1 to 10000 instead of 10 to 1000.
+            let weight = text.lines().next().unwrap_or_default().trim_start_matches("default ");
+            assert!(weight == "200" || weight == "1920", "{text}");
+            assert!(!warnings.contains("blkio"), "{warnings}");
+        }
+        None => assert!(warnings.contains("the blkio weight is ignored"), "{warnings}"),
+    }
 }
 
 #[test]

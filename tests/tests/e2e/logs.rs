@@ -1,6 +1,6 @@
 //! What a container wrote, read later.
 
-use wharf_tests::e2e::{Wharf, eventually};
+use wharf_tests::e2e::{Wharf, eventually, processes};
 
 #[test]
 fn logs_have_every_line_once_and_in_order() {
@@ -100,6 +100,17 @@ fn log_files_are_in_cri_format_and_rotate() {
     assert!(sizes.iter().all(|size| *size <= 65_536 + 65_536), "{sizes:?}");
     let lines = wharf.ok(["logs", "logs-rotate"]);
     assert!(lines.lines().count() > 500 && lines.lines().count() < 20_000);
+}
+
+#[test]
+fn log_rotates_at_10_mib_and_keeps_five_files_unless_said_otherwise() {
+    let wharf = Wharf::shared();
+    let container = wharf.run(["wharf/demo", "sleep", "1000"]);
+    let keeper = processes::keeper(wharf.name(), container.id()).expect("its keeper");
+    let line = std::fs::read_to_string(format!("/proc/{keeper}/cmdline")).unwrap();
+    let words: Vec<&str> = line.split_terminator('\0').collect();
+    // ID RUN PID LOG_MAX_SIZE LOG_MAX_FILES; `log_files_are_in_cri_format_and_rotate` shows what it makes of them.
+    assert_eq!(words[4..], ["10485760", "5"], "{words:?}");
 }
 
 #[test]

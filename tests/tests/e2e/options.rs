@@ -25,6 +25,16 @@ fn environment_is_the_images_then_the_files_then_the_options() {
 }
 
 #[test]
+fn environment_of_several_lines_is_refused_by_name() {
+    let wharf = Wharf::shared();
+    let output =
+        wharf.output(["run", "--rm", "--name", "options-lines", "-e", "A=x\ny", "wharf/demo", "env"]);
+    assert_eq!(output.status, 125, "{}", output.stdout);
+    assert!(output.stderr.contains("env.A") && output.stderr.contains("newline"), "{}", output.stderr);
+    assert_ne!(wharf.output(["inspect", "options-lines"]).status, 0, "nothing half-created");
+}
+
+#[test]
 fn user_and_group_are_looked_up_in_the_image() {
     let wharf = Wharf::shared();
     let script = "id -u; id -g; id -G; echo $HOME";

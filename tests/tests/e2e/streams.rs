@@ -136,8 +136,44 @@ fn exec_has_a_terminal_too() {
     assert!(output.contains("/dev/pts/"), "{output}");
 }
 
+#[test]
+fn colours_are_for_terminals_only_and_can_be_switched_off() {
+    let wharf = Wharf::shared();
+    let container = wharf.run(["--name", "streams-colours", "wharf/demo", "sleep", "1000"]);
+    let arguments = ["ps", "--filter", "name=streams-colours"];
+    let on_a_terminal = |environment: &[(&str, &str)]| {
+        let (output, status) = on_a_terminal_with(&wharf, environment, &arguments, "", 24, 120);
+        assert_eq!(status, 0, "{output}");
+        assert!(output.contains("running"), "{output}");
+        output
+    };
+    let coloured = on_a_terminal(&[]);
+    assert!(coloured.contains("\x1b["), "{coloured:?}");
+    let empty = on_a_terminal(&[("NO_COLOR", "")]);
+    assert!(empty.contains("\x1b["), "an empty value is none: {empty:?}");
+    let plain = on_a_terminal(&[("NO_COLOR", "1")]);
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+    let mut tool = wharf.ctl(arguments).env("TERM", "xterm");
+    tool.command().env_remove("NO_COLOR");
+    let piped = tool.ok();
+    assert!(piped.contains("running") && !piped.contains('\x1b'), "{piped:?}");
+    drop(container);
+}
+
 /// Run ctl on a pseudo-terminal; what it showed, and its exit status.
 fn on_a_terminal(wharf: &Wharf, arguments: &[&str], typed: &str, rows: u16, columns: u16) -> (String, i32) {
+    on_a_terminal_with(wharf, &[], arguments, typed, rows, columns)
+}
+
+/// Likewise, with more in its environment.
+fn on_a_terminal_with(
+    wharf: &Wharf,
+    environment: &[(&str, &str)],
+    arguments: &[&str],
+    typed: &str,
+    rows: u16,
+    columns: u16,
+) -> (String, i32) {
     let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
     let stream = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor"));
@@ -145,6 +181,8 @@ fn on_a_terminal(wharf: &Wharf, arguments: &[&str], typed: &str, rows: u16, colu
         .args(arguments)
         .env("WHARF_SOCKET", wharf.socket())
         .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .envs(environment.iter().copied())
         .stdin(stream(&pty.slave))
         .stdout(stream(&pty.slave))
         .stderr(stream(&pty.slave))
