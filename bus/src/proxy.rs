@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::types::{
-    AttachOptions, EventRecord, ExecOptions, ImageInfo, LoadOptions, LogOptions, ProcessInfo, RemoveOptions,
-    StartOptions, Stats, Streams,
+    AttachOptions, EventRecord, ExecOptions, ImageInfo, LoadOptions, LoadedImage, LogOptions, ProcessInfo,
+    RemoveOptions, StartOptions, Stats, Streams,
 };
 use std::collections::HashMap;
 use zbus::wire::{Fd, OwnedFd, OwnedObjectPath};
@@ -30,7 +30,7 @@ pub trait Manager {
 
     /// Load images from an OCI layout (directory, or tar) or a docker-archive. `source` is a file, a pipe or a
     /// directory. Progress comes as `LoadProgress` signals. Returns what was loaded.
-    fn load_image(&self, source: Fd<'_>, options: LoadOptions) -> Result<Vec<ImageInfo>, Error>;
+    fn load_image(&self, source: Fd<'_>, options: LoadOptions) -> Result<Vec<LoadedImage>, Error>;
 
     /// Every image in the store.
     fn list_images(&self) -> Result<Vec<ImageInfo>, Error>;
@@ -54,7 +54,7 @@ pub trait Manager {
     /// What the daemon runs on: `version`, `cgroupMode`, `kernel`, `stateDirectory`, `cpus`, `memory`, ….
     fn info(&self) -> Result<HashMap<String, String>, Error>;
 
-    /// Something happened.
+    /// Something happened; the event's `kind` says what. A kill for want of memory is the kind `oom`.
     #[zbus(signal)]
     fn event(&self, event: EventRecord) -> zbus::Result<()>;
 

@@ -139,6 +139,19 @@ pub struct ImageInfo {
     pub platform: String,
 }
 
+/// An image that has just been loaded: the dictionary of [`ImageInfo`] with one more key.
+#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct LoadedImage {
+    /// What is in the store now.
+    #[serde(flatten)]
+    pub image: ImageInfo,
+    /// What of its layers was left out or looks odd, in words for the user; absent if there is nothing to say. Layers
+    /// that were in the store before are not looked at again; `InspectImage` has the notes on all of an image's layers.
+    #[serde(with = "as_variant", default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// A process of a container.
 #[derive(Debug, Clone, Serialize, Deserialize, Type)]
 #[zbus(signature = "a{sv}")]
@@ -255,8 +268,10 @@ pub struct EventRecord {
     /// Microseconds since 1970.
     #[serde(with = "as_variant")]
     pub time: u64,
-    /// `created`, `starting`, `started`, `start-failed`, `paused`, `unpaused`, `stopping`, `exited`, `oom`,
-    /// `updated`, `removed`, `image-loaded`, `image-removed`.
+    /// `created`, `starting`, `started`, `start-failed`, `paused`, `unpaused`, `pause-failed`, `stopping`, `exited`,
+    /// `oom` (the container ran out of memory, and the kernel killed one of its processes), `ready`, `unready`,
+    /// `probe-failed`, `probe-succeeded`, `probe-warning`, `unhealthy`, `restarting`, `waiting`, `gave-up`, `status`,
+    /// `hook-failed`, `updated`, `removed`, `image-loaded`, `image-removed`; later releases may have more.
     #[serde(with = "as_variant")]
     pub kind: String,
     /// The container's id; empty for an image.
@@ -268,4 +283,43 @@ pub struct EventRecord {
     /// What belongs to this kind, such as `exitCode`, `signal`, `error`.
     #[serde(with = "as_variant")]
     pub details: HashMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use zbus::wire::serialized::Context;
+    use zbus::wire::{LE, to_bytes};
+
+    fn image() -> ImageInfo {
+        ImageInfo {
+            id: "sha256:00".into(),
+            digest: "sha256:01".into(),
+            names: vec!["docker.io/library/busybox:latest".into(), "quay.io/x/y:1".into()],
+            size: 4 << 20,
+            created: -1,
+            platform: "linux/amd64".into(),
+        }
+    }
+
+    #[test]
+    fn notes_of_a_loaded_image_are_one_more_key_that_either_side_may_not_know() {
+        let context = Context::new(LE, 0);
+        for notes in [vec!["2 device nodes skipped".to_owned()], Vec::new()] {
+            let loaded = vec![LoadedImage { image: image(), notes: notes.clone() }];
+            let sent = to_bytes(context, &loaded).unwrap();
+            let (read, _): (Vec<LoadedImage>, _) = sent.deserialize().unwrap();
+            assert_eq!(read[0].notes, notes);
+            assert_eq!(format!("{:?}", read[0].image), format!("{:?}", image()));
+            // A client of an earlier release.
+            let (read, _): (Vec<ImageInfo>, _) = sent.deserialize().unwrap();
+            assert_eq!(format!("{read:?}"), format!("{:?}", [image()]));
+        }
+        // A daemon of an earlier release.
+        let sent = to_bytes(context, &vec![image()]).unwrap();
+        let (read, _): (Vec<LoadedImage>, _) = sent.deserialize().unwrap();
+        assert_eq!(read[0].notes, Vec::<String>::new());
+        assert_eq!(read[0].image.size, 4 << 20);
+    }
 }

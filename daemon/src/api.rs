@@ -23,7 +23,8 @@ use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wharf_bus::types::{
-    AttachOptions, ExecOptions, ImageInfo, LoadOptions, LogOptions, ProcessInfo, StartOptions, Stats, Streams,
+    AttachOptions, ExecOptions, ImageInfo, LoadOptions, LoadedImage, LogOptions, ProcessInfo, StartOptions,
+    Stats, Streams,
 };
 use wharf_bus::{Error, Spec, spec};
 use wharf_oci::bundle::config::ExecConfig;
@@ -489,7 +490,7 @@ impl Api {
     }
 
     /// Load images.
-    pub async fn load_image(&self, source: OwnedFd, options: LoadOptions) -> Result<Vec<ImageInfo>, Error> {
+    pub async fn load_image(&self, source: OwnedFd, options: LoadOptions) -> Result<Vec<LoadedImage>, Error> {
         let (images, views) = (self.images.clone(), self.views.clone());
         let loaded = tokio::task::spawn_blocking(move || {
             let name = options
@@ -527,7 +528,9 @@ impl Api {
             }
             self.events.add("image-loaded", "", &name, &[("id", image.info.id.to_string())]);
         }
-        Ok(loaded.iter().map(|loaded| image_info(&loaded.info)).collect())
+        let answer =
+            |loaded: image::Loaded| LoadedImage { image: image_info(&loaded.info), notes: loaded.notes };
+        Ok(loaded.into_iter().map(answer).collect())
     }
 
     /// Every image.

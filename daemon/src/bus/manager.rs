@@ -6,7 +6,7 @@ use crate::bus::container::ContainerObject;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use wharf_bus::types::{EventRecord, ImageInfo, LoadOptions, StartOptions, Streams};
+use wharf_bus::types::{EventRecord, ImageInfo, LoadOptions, LoadedImage, StartOptions, Streams};
 use wharf_bus::{Error, names};
 use zbus::message::Header;
 use zbus::object_server::{Interface, SignalEmitter};
@@ -105,7 +105,8 @@ impl ManagerObject {
         Ok(containers)
     }
 
-    /// Load images from an OCI layout (directory or tar) or a docker-archive.
+    /// Load images from an OCI layout (directory or tar) or a docker-archive. What was loaded is as in `ListImages`,
+    /// with `notes` on what of it was left out, if anything was.
     #[zbus(out_args("images"))]
     async fn load_image(
         &self,
@@ -113,7 +114,7 @@ impl ManagerObject {
         options: LoadOptions,
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
-    ) -> Result<Vec<ImageInfo>, Error> {
+    ) -> Result<Vec<LoadedImage>, Error> {
         authorise(connection, &header).await?;
         let source = source.as_fd().try_clone_to_owned().map_err(|error| Error::Failed(error.to_string()))?;
         self.api.load_image(source, options).await
@@ -201,7 +202,7 @@ impl ManagerObject {
         Ok(self.api.info())
     }
 
-    /// Something happened.
+    /// Something happened; the event's `kind` says what. A kill for want of memory is the kind `oom`.
     #[zbus(signal)]
     pub async fn event(emitter: &SignalEmitter<'_>, event: &EventRecord) -> zbus::Result<()>;
 

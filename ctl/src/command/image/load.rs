@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use wharf_bus::types::{ImageInfo, LoadOptions};
+use wharf_bus::types::{LoadOptions, LoadedImage};
 use zbus::wire::Fd;
 
 const EXAMPLES: &str = "\
@@ -72,13 +72,17 @@ impl Arguments {
     }
 }
 
-fn say_loaded(images: &[ImageInfo]) -> anyhow::Result<()> {
-    for image in images {
+fn say_loaded(images: &[LoadedImage]) -> anyhow::Result<()> {
+    for LoadedImage { image, notes } in images {
         if image.names.is_empty() {
             output::line(&format!("Loaded image ID: {}", image.id))?;
         }
         for name in &image.names {
             output::line(&format!("Loaded image: {}", record::familiar(name)))?;
+        }
+        let name = image.names.first().map_or(image.id.as_str(), |name| record::familiar(name));
+        for note in notes {
+            output::say(&format!("{name}: {note}"));
         }
     }
     Ok(())
@@ -89,7 +93,7 @@ async fn load(
     source: &str,
     name: Option<String>,
     quiet: bool,
-) -> anyhow::Result<Vec<ImageInfo>> {
+) -> anyhow::Result<Vec<LoadedImage>> {
     let (descriptor, label) = open(source)?;
     let signals = client.signals("LoadProgress").await?;
     let manager = client.manager().await?;
