@@ -28,7 +28,7 @@ pub struct RestartFlags {
     #[arg(long, value_name = "NUMBER", value_parser = number, conflicts_with = "restart_steps")]
     restart_factor: Option<f64>,
     /// Instead of a factor: steps from the first delay to the longest
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..=i64::from(u32::MAX)))]
     restart_steps: Option<i64>,
     /// Longest delay, at most 1d [default: the preset's]
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
@@ -40,7 +40,7 @@ pub struct RestartFlags {
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     restart_reset_after: Option<Duration>,
     /// Give up after so many restarts since it was last started by hand [default: never]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..=i64::from(u32::MAX)))]
     restart_max_attempts: Option<i64>,
     /// Count only restarts in this time before its end [default: all]
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, requires = "restart_max_attempts")]
@@ -289,7 +289,12 @@ mod tests {
             (&["--restart", "always", "--restart-delay", "10x"], "--restart-delay", "1m30s"),
             (&["--restart", "always", "--restart-factor", "x"], "--restart-factor", "1.5"),
             (&["--restart", "always", "--restart-jitter", "110%"], "--restart-jitter", "100%"),
-            (&["--restart", "always", "--restart-max-attempts", "0"], "--restart-max-attempts", "1"),
+            (
+                &["--restart", "always", "--restart-max-attempts", "0"],
+                "--restart-max-attempts",
+                "1..=4294967295",
+            ),
+            (&["--restart", "always", "--restart-steps", "4294967296"], "--restart-steps", "1..=4294967295"),
             (
                 &["--restart", "always", "--restart-window", "1m"],
                 "--restart-window",

@@ -29,6 +29,30 @@ fn refused(wharf: &Wharf, arguments: &[&str], words: &[&str]) {
     );
 }
 
+/// Ask on D-Bus for a container with this spec document: it is invalid, as this message says.
+fn refused_document(wharf: &Wharf, document: &str) -> String {
+    let address = wharf.address();
+    // gdbus reads escapes of its own.
+    let escaped = document.replace('\\', "\\\\");
+    let arguments = [
+        "call",
+        "--address",
+        &address,
+        "--dest",
+        "org.wharf1",
+        "--object-path",
+        "/org/wharf1",
+        "--method",
+        "org.wharf1.Manager.Run",
+        &escaped,
+        "{}",
+    ];
+    let output = Tool::with("gdbus", arguments).output();
+    assert_ne!(output.status, 0, "{document}: {}", output.stdout);
+    let message = output.stderr.trim().strip_prefix("Error: GDBus.Error:org.wharf1.Error.InvalidSpec: ");
+    message.unwrap_or_else(|| panic!("{document}: {}", output.stderr)).to_owned()
+}
+
 #[test]
 fn resources_out_of_range_are_refused() {
     let wharf = Wharf::shared();
@@ -124,31 +148,177 @@ fn control_characters_are_refused() {
         (r#"{"image":"wharf/demo","rootfs":"/x","labels":{"input":"bad"}}"#, "rootfs"),
         (r#"{"labels":{"input":"bad"}}"#, "image"),
     ] {
-        let address = wharf.address();
-        // gdbus reads escapes of its own.
-        let escaped = document.replace('\\', "\\\\");
-        let arguments = [
-            "call",
-            "--address",
-            &address,
-            "--dest",
-            "org.wharf1",
-            "--object-path",
-            "/org/wharf1",
-            "--method",
-            "org.wharf1.Manager.Run",
-            &escaped,
-            "{}",
-        ];
-        let output = Tool::with("gdbus", arguments).output();
-        assert_ne!(output.status, 0, "{document}: {}", output.stdout);
-        assert!(
-            output.stderr.contains("InvalidSpec") && output.stderr.contains(word),
-            "{document}: {}",
-            output.stderr
-        );
+        let message = refused_document(&wharf, document);
+        assert!(message.contains(word), "{document}: {message}");
     }
     assert_eq!(wharf.ok(["ps", "-aq", "--filter", "label=input=bad"]), "");
+}
+
+#[test]
+fn supervision_that_cannot_be_is_refused_by_field_and_range() {
+    let wharf = Wharf::shared();
+    for (part, expected) in [
+        (
+            r#""probes":{"liveness":{"tcpSocket":{"port":80},"successThreshold":2}}"#,
+            "probes.liveness.successThreshold: must be 1 for liveness",
+        ),
+        (
+            r#""probes":{"startup":{"tcpSocket":{"port":80},"successThreshold":2}}"#,
+            "probes.startup.successThreshold: must be 1 for startup",
+        ),
+        (
+            r#""probes":{"readiness":{"tcpSocket":{"port":80},"successThreshold":0}}"#,
+            "probes.readiness.successThreshold: must be greater than or equal to 1",
+        ),
+        (
+            r#""probes":{"readiness":{"tcpSocket":{"port":80},"terminationGracePeriodSeconds":5}}"#,
+            "probes.readiness.terminationGracePeriodSeconds: must not be set for readinessProbes",
+        ),
+        (
+            r#""probes":{"liveness":{"tcpSocket":{"port":80},"terminationGracePeriodSeconds":0}}"#,
+            "probes.liveness.terminationGracePeriodSeconds: must be greater than 0",
+        ),
+        (
+            r#""probes":{"liveness":{"tcpSocket":{"port":80},"periodSeconds":0}}"#,
+            "probes.liveness.periodSeconds: must be greater than or equal to 0.1 (seconds)",
+        ),
+        (
+            r#""probes":{"startup":{"tcpSocket":{"port":80},"timeoutSeconds":0}}"#,
+            "probes.startup.timeoutSeconds: must be greater than or equal to 0.1 (seconds)",
+        ),
+        (
+            r#""probes":{"readiness":{"tcpSocket":{"port":80},"failureThreshold":0}}"#,
+            "probes.readiness.failureThreshold: must be greater than or equal to 1",
+        ),
+        (
+            r#""probes":{"liveness":{"tcpSocket":{"port":80},"exec":{"command":["true"]}}}"#,
+            "probes.liveness: may not specify more than 1 handler type; give one of exec, httpGet, tcpSocket or grpc",
+        ),
+        (
+            r#""probes":{"readiness":{"periodSeconds":5}}"#,
+            "probes.readiness: must specify a handler type: exec, httpGet, tcpSocket or grpc",
+        ),
+        (
+            r#""probes":{"liveness":{"tcpSocket":{"port":0}}}"#,
+            "probes.liveness.tcpSocket.port: must be between 1 and 65535, inclusive",
+        ),
+        (
+            r#""restart":{"policy":"no","maxAttempts":3}"#,
+            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts",
+        ),
+        (
+            r#""restart":{"policy":"always","factor":0.5}"#,
+            "restart.factor: 0.5 is below 1; 1 (a constant delay) to 1000 are possible",
+        ),
+        (
+            r#""restart":{"policy":"always","initial":10,"max":1}"#,
+            "restart.max: 1s is below restart.initial (10s); it must be at least that",
+        ),
+        (
+            r#""restart":{"policy":"always","jitter":1.5}"#,
+            "restart.jitter: 1.5 is not possible; give 0 to 1, 0.1 being 10 %",
+        ),
+        (
+            r#""restart":{"policy":"always","jitter":-0.1}"#,
+            "restart.jitter: -0.1 is not possible; give 0 to 1, 0.1 being 10 %",
+        ),
+        (
+            r#""requires":[{"name":"input-nobody"}]"#,
+            "requires: there is no container input-nobody; create it first",
+        ),
+        (
+            r#""name":"input-self","requires":[{"name":"input-self"}]"#,
+            "requires[0].name: a container cannot require itself",
+        ),
+    ] {
+        let document = format!(r#"{{"image":"wharf/demo","labels":{{"input":"bad-supervision"}},{part}}}"#);
+        assert_eq!(refused_document(&wharf, &document), expected, "{part}");
+    }
+    assert_eq!(wharf.ok(["ps", "-aq", "--filter", "label=input=bad-supervision"]), "");
+}
+
+#[test]
+fn supervision_by_flags_that_cannot_be_is_refused_by_field_and_range() {
+    let wharf = Wharf::shared();
+    for (flags, expected) in [
+        (
+            &["--restart", "no", "--restart-max-attempts", "3"][..],
+            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts",
+        ),
+        (
+            &["--restart", "always", "--restart-factor", "0.5"],
+            "restart.factor: 0.5 is below 1; 1 (a constant delay) to 1000 are possible",
+        ),
+        (
+            &["--restart", "always", "--restart-delay", "10s", "--restart-max-delay", "1s"],
+            "restart.max: 1s is below restart.initial (10s); it must be at least that",
+        ),
+        (
+            &["--restart", "always", "--restart-jitter", "150%"],
+            "invalid value '150%' for '--restart-jitter <PART>': it is 0% to 100%, or 0 to 1",
+        ),
+        (
+            &["--restart", "always", "--restart-max-attempts", "0"],
+            "invalid value '0' for '--restart-max-attempts <NUMBER>': 0 is not in 1..=4294967295",
+        ),
+        (
+            &["--restart-preset", "kubernetes"],
+            "--restart-preset says nothing without --restart on-failure, always or unless-stopped; add it",
+        ),
+        (
+            &["--liveness", "tcp://:80", "--liveness-period", "0s"],
+            "probes.liveness.periodSeconds: must be greater than or equal to 0.1 (seconds)",
+        ),
+        (
+            &["--readiness", "tcp://:80", "--readiness-timeout", "50ms"],
+            "probes.readiness.timeoutSeconds: must be greater than or equal to 0.1 (seconds)",
+        ),
+        (
+            &["--readiness", "tcp://:80", "--readiness-successes", "0"],
+            "invalid value '0' for '--readiness-successes <NUMBER>': 0 is not in 1..=2147483647",
+        ),
+        (
+            &["--startup", "tcp://:80", "--startup-grace", "0s"],
+            "probes.startup.terminationGracePeriodSeconds: must be greater than 0",
+        ),
+        (&["--requires", "input-nobody"], "requires: there is no container input-nobody; create it first"),
+        (
+            &["--name", "input-self", "--requires", "input-self"],
+            "requires[0].name: a container cannot require itself",
+        ),
+    ] {
+        // Not with --rm: it does not go with restarts, and that would be said instead.
+        let begin = ["run", "-d", "--label", "input=bad-flags"];
+        let output = wharf.output(begin.iter().chain(flags).chain(&["wharf/demo"]));
+        assert_eq!((output.status, output.stdout.as_str()), (125, ""), "{flags:?}: {}", output.stderr);
+        let first = output.stderr.lines().next().and_then(|line| line.strip_prefix("ctl: "));
+        assert_eq!(first, Some(expected), "{flags:?}");
+    }
+    assert_eq!(wharf.ok(["ps", "-aq", "--filter", "label=input=bad-flags"]), "");
+}
+
+#[test]
+fn cycle_of_requirements_is_spelled_out() {
+    let wharf = Wharf::shared();
+    let document = |name: &str, requires: &str| {
+        format!(r#"{{"image":"wharf/demo","name":"{name}","requires":[{{"name":"{requires}"}}]}}"#)
+    };
+    // Whom others require can be gone by force only, and then come again with wishes of its own.
+    wharf.ok(["create", "--name", "input-one", "wharf/demo"]);
+    wharf.ok(["create", "--name", "input-two", "--requires", "input-one", "wharf/demo"]);
+    wharf.ok(["create", "--name", "input-three", "--requires", "input-two", "wharf/demo"]);
+    wharf.ok(["rm", "-f", "input-one"]);
+    for (last, way) in [
+        ("input-two", "input-one -> input-two -> input-one"),
+        ("input-three", "input-one -> input-three -> input-two -> input-one"),
+    ] {
+        assert_eq!(
+            refused_document(&wharf, &document("input-one", last)),
+            format!("requires: {way} would never start: each waits for the next")
+        );
+    }
+    assert_eq!(wharf.ok(["ps", "-aq", "--filter", "name=input-one"]), "");
+    wharf.ok(["rm", "input-three", "input-two"]);
 }
 
 #[test]
@@ -333,7 +503,7 @@ fn full_disk_while_loading_is_said_and_leaves_nothing() {
     let wharf = Wharf::start();
     wharf.stop_daemon();
     let state = wharf.state_dir();
-    let options = ["-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs"];
+    let options = ["-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs"];
     let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
     arguments.push(state.as_os_str());
     Tool::with("mount", arguments).ok();
@@ -341,7 +511,7 @@ fn full_disk_while_loading_is_said_and_leaves_nothing() {
     std::fs::remove_dir_all(state.join("x")).ok();
     wharf.launch();
     let filler = state.join("filler");
-    let _ = std::fs::write(&filler, vec![0u8; 5 << 20]);
+    let _ = std::fs::write(&filler, vec![0u8; 12 << 20]);
     let output = wharf.output(["image".as_ref(), "load".as_ref(), image.oci_archive().as_os_str()]);
     assert_eq!(output.status, 1, "{}", output.stderr);
     assert!(output.stderr.to_lowercase().contains("space"), "{}", output.stderr);
