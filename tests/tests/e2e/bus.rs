@@ -271,6 +271,22 @@ fn only_root_may_use_the_private_socket() {
 }
 
 #[test]
+fn hosts_root_in_a_container_may_not_use_the_private_socket() {
+    let wharf = Wharf::shared();
+    let container = wharf.run(["wharf/demo", "sleep", "1000"]);
+    let cgroup = wharf.cgroup_file(&container.cgroup(), "pids", "cgroup.procs", "cgroup.procs");
+    // Such as a container without a user namespace that has the socket as a volume: to wharfd it is its cgroup.
+    let ask = |before: &str| {
+        let script = format!("{before}exec \"$CTL\" version");
+        let tool = Tool::with("sh", ["-c", &script]).env("WHARF_SOCKET", wharf.socket());
+        tool.env("CTL", wharf_tests::e2e::binary("ctl")).env("PROCS", &cgroup).output()
+    };
+    assert_eq!(ask("").status, 0, "outside");
+    let inside = ask("echo $$ > \"$PROCS\" || exit 99; ");
+    assert_eq!(inside.status, 1, "{}{}", inside.stdout, inside.stderr);
+}
+
+#[test]
 fn daemon_without_a_system_bus_serves_its_private_socket() {
     let wharf = Wharf::start();
     wharf.stop_daemon();
