@@ -436,6 +436,22 @@ mod tests {
         let error = child.check(&json!([{"type": "uts", "path": path}]), json!({})).unwrap_err();
         assert_eq!(error.to_string(), "uts namespace is not the given one");
         other.check(&json!([{"type": "uts", "path": path}]), json!({})).unwrap();
+        // The creator has left the host's mounts, so its own are not those to compare with.
+        let mounts = Child::new(Process { namespaces: libc::CLONE_NEWNS, ..AS_ASKED });
+        let host = std::fs::File::open(format!("/proc/{}/ns/mnt", mounts.pid)).unwrap().into();
+        let spec = container(&json!([{"type": "mount"}]), &json!({}), &json!([]));
+        let error = check_container(mounts.pid, &spec, &host).unwrap_err();
+        assert_eq!(error.to_string(), "mount namespace is the host's");
+    }
+
+    #[test]
+    fn container_outside_of_its_cgroup_is_refused() {
+        if !can_run() {
+            return;
+        }
+        let cgroup = Cgroup::at("/wharf-inspection/is-not-there").unwrap();
+        let error = check_cgroup(Child::new(AS_ASKED).pid, &cgroup).unwrap_err();
+        assert!(error.to_string().contains("is not in cgroup /wharf-inspection/is-not-there"), "{error}");
     }
 
     #[test]
@@ -453,13 +469,27 @@ mod tests {
         let refusal = |paths| child.check(&own, paths).unwrap_err().to_string();
         assert_eq!(refusal(json!({"maskedPaths": ["/proc/version"]})), "/proc/version is not masked");
         assert_eq!(refusal(json!({"maskedPaths": ["/proc/fs"]})), "/proc/fs is not masked");
-        assert_eq!(refusal(json!({"readonlyPaths": ["/proc/irq"]})), "/proc/irq is writable");
+        assert_eq!(refusal(json!({"readonlyPaths": ["/tmp"]})), "/tmp is writable");
 
+        // All that this host has there, but /proc itself without what may be mounted on it later.
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = table.lines().filter_map(Entry::parse).map(|entry| entry.mount_point);
+        let points = points.filter(|path| {
+            *path != Path::new("/proc") && (path.starts_with("/proc") || path.starts_with("/sys"))
+        });
+        let mut mounts: Vec<Value> =
+            points.map(|path| json!({"destination": path, "options": ["rbind"]})).collect();
+        mounts.push(json!({"destination": "/proc", "type": "proc"}));
+        let mut spec = container(&own, &json!({}), &mounts.into());
+        check_container(child.pid, &spec, &host_mounts()).unwrap();
         // What covers a path must be what the spec says covers it.
         let covered = Child::new(Process { mounted: Some(c"/proc/fs"), ..process });
-        let spec = container(&own, &json!({}), &json!([{"destination": "/proc", "type": "proc"}]));
         let error = check_container(covered.pid, &spec, &host_mounts()).unwrap_err();
-        assert!(error.to_string().starts_with("something is mounted on /"), "{error}");
+        assert_eq!(error.to_string(), "something is mounted on /proc/fs");
+
+        spec.root_mut().as_mut().unwrap().set_readonly(Some(true));
+        let error = check_container(child.pid, &spec, &host_mounts()).unwrap_err();
+        assert_eq!(error.to_string(), "the root file system is writable");
     }
 
     /// A process that has prepared itself and waits.
