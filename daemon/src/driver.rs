@@ -94,13 +94,16 @@ struct Held {
     logged: &'static str,
     /// What was odd about each probe that was carried out last.
     remarks: HashMap<&'static str, String>,
+    /// Has a probe said something when it was carried out last?
+    restless: bool,
 }
 
 impl Held {
     fn new(definition: Definition, handlers: Handlers, first_id: Option<u32>, stdio: Option<Stdio>) -> Self {
         let definition = Arc::new(definition);
-        let (update, oom_killed, logged, remarks) = (None, false, "", HashMap::new());
-        Self { definition, handlers, first_id, stdio, update, oom_killed, logged, remarks }
+        let (remarks, restless) = (HashMap::new(), false);
+        let (update, oom_killed, logged) = (None, false, "");
+        Self { definition, handlers, first_id, stdio, update, oom_killed, logged, remarks, restless }
     }
 }
 
@@ -351,8 +354,11 @@ impl Driver {
                 self.supervisor.slept(now, slept);
                 suspended = all;
             }
+            let mut restless = BTreeSet::new();
             for fact in next_facts.drain(..) {
+                let probed = if let Fact::Probed { id, .. } = &fact { Some(*id) } else { None };
                 self.supervisor.fact(now, fact);
+                restless.extend(probed.filter(|id| self.is_restless(*id)));
             }
             let mut granted = Vec::new();
             for wish in next_wishes.drain(..) {
@@ -360,11 +366,23 @@ impl Driver {
             }
             self.supervisor.tick(now);
             self.carry_out();
+            for id in restless {
+                self.publish(id);
+            }
             for (reply, answer) in granted {
                 // Who asked may have gone.
                 let _ = reply.send(answer);
             }
         }
+    }
+
+    /// Have its probes anything to say, or had they? Steady successes change nothing that anybody sees.
+    fn is_restless(&mut self, id: Id) -> bool {
+        let (Some(container), Some(held)) = (self.supervisor.container(id), self.held.get_mut(&id)) else {
+            return false;
+        };
+        let restless = container.vitals().health().checks().any(|check| check.message.is_some());
+        std::mem::replace(&mut held.restless, restless) || restless
     }
 
     fn deadline(&self) -> Option<Time> {

@@ -170,7 +170,7 @@ fn unframed(frame: &[u8]) -> Option<&[u8]> {
 
 fn broken(error: &h2::Error) -> Trouble {
     Trouble::Bad(match error.get_io() {
-        Some(error) => format!("the connection broke off: {}", super::plain(error)),
+        Some(error) => format!("no gRPC answer, the connection broke off: {}", super::plain(error)),
         None => format!("no gRPC server: {error}"),
     })
 }
