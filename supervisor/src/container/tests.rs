@@ -3,6 +3,9 @@
 use crate::*;
 use std::time::Duration;
 
+mod notify;
+mod stop;
+
 const WEB: Id = Id::from_bytes([1; 32]);
 const DB: Id = Id::from_bytes([2; 32]);
 const GRACE: Duration = Duration::from_secs(10);
@@ -595,8 +598,13 @@ impl Host {
 
     /// With `web` in its first run.
     fn running() -> Self {
+        Self::runs(spec("web"))
+    }
+
+    /// With this one as `web`, in its first run.
+    fn runs(spec: Spec) -> Self {
         let mut host = Self::new();
-        host.command(Command::Run { id: WEB, spec: spec("web") }).expect("accepted");
+        host.command(Command::Run { id: WEB, spec }).expect("accepted");
         host.started(Run(1), 100);
         host.did();
         host

@@ -48,6 +48,22 @@ impl Host {
         self.supervisor.fact(self.now, Fact::CleanedUp { id, run });
     }
 
+    /// What came of the next probe of this kind.
+    fn probed(&mut self, id: Id, kind: ProbeKind, success: bool) {
+        let due = self.supervisor.next_deadline().expect("it is to be probed");
+        self.now = self.now.max(due);
+        self.supervisor.tick(self.now);
+        let asks = |effect: &Effect| matches!(effect, Effect::Probe { kind: asked, .. } if *asked == kind);
+        let effects = self.supervisor.effects();
+        assert!(effects.iter().any(asks), "{effects:?}");
+        let result = if success { ProbeResult::Success } else { ProbeResult::Failure("refused".to_owned()) };
+        self.supervisor.fact(self.now, Fact::Probed { id, run: self.run(id), kind, result });
+    }
+
+    fn health(&self, id: Id) -> HealthStatus {
+        self.supervisor.container(id).expect("it exists").vitals().health().status()
+    }
+
     fn run(&self, id: Id) -> Run {
         self.supervisor.container(id).and_then(|container| container.state().run()).expect("it has a run")
     }
@@ -93,6 +109,18 @@ fn always(name: &str) -> Spec {
     let mut spec = spec(name, &[]);
     spec.restart.policy = Policy::Always;
     spec
+}
+
+/// `web` requires `db` to be healthy; `db`, which is looked after like this, runs.
+fn requires_healthy(probes: Probes) -> Host {
+    let mut host = Host::new(Limits::default());
+    let db = Spec { probes, restart: always("db").restart, ..spec("db", &[]) };
+    host.command(Command::Run { id: DB, spec: db }).expect("accepted");
+    let web = spec("web", &[("db", Condition::Healthy, false)]);
+    host.command(Command::Run { id: WEB, spec: web }).expect("accepted");
+    assert_eq!(host.begun(), [DB]);
+    host.started(DB);
+    host
 }
 
 /// `web` requires `db`, `front` requires `web`; nothing is started.
@@ -145,6 +173,118 @@ fn requirement_to_be_completed_wants_exit_code_zero() {
     host.ended(WEB, 0);
     host.command(Command::Start { id: WEB }).expect("accepted");
     assert_eq!(host.begun(), [WEB], "db has done its work");
+}
+
+#[test]
+fn requirement_to_be_healthy_waits_for_the_startup_probe() {
+    let mut host = requires_healthy(Probes { startup: Some(Probe::default()), ..Probes::default() });
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is running)");
+    host.probed(DB, ProbeKind::Startup, false);
+    host.probed(DB, ProbeKind::Startup, false);
+    assert_eq!(host.begun(), [], "it may still succeed");
+    assert_eq!(host.state(WEB), "waiting");
+    host.probed(DB, ProbeKind::Startup, true);
+    assert_eq!(host.begun(), [WEB]);
+}
+
+#[test]
+fn requirement_to_be_healthy_waits_while_the_health_check_is_still_starting() {
+    for start_period in [Duration::ZERO, Duration::from_secs(300)] {
+        let health = Some(Probe { start_period, ..Probe::health() });
+        let mut host = requires_healthy(Probes { health, ..Probes::default() });
+        assert_eq!(host.held(WEB), "waits for db to be healthy (it is running)");
+        host.probed(DB, ProbeKind::Health, false);
+        host.probed(DB, ProbeKind::Health, false);
+        assert_eq!(host.health(DB), HealthStatus::Starting);
+        assert_eq!(host.begun(), []);
+        assert_eq!(host.state(WEB), "waiting");
+        host.probed(DB, ProbeKind::Health, true);
+        assert_eq!(host.health(DB), HealthStatus::Healthy);
+        assert_eq!(host.begun(), [WEB]);
+    }
+}
+
+#[test]
+fn requirement_to_be_healthy_waits_while_it_is_unhealthy() {
+    let health = Some(Probe { failure_threshold: 2, ..Probe::health() });
+    let mut host = requires_healthy(Probes { health, ..Probes::default() });
+    host.probed(DB, ProbeKind::Health, false);
+    host.probed(DB, ProbeKind::Health, false);
+    assert_eq!(host.health(DB), HealthStatus::Unhealthy);
+    assert_eq!(host.begun(), []);
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is running)");
+    host.probed(DB, ProbeKind::Health, true);
+    assert_eq!(host.begun(), [WEB], "one success is enough");
+}
+
+#[test]
+fn requirement_that_turns_unhealthy_holds_the_next_start_and_stops_nobody() {
+    let health = Some(Probe { failure_threshold: 1, ..Probe::health() });
+    let mut host = requires_healthy(Probes { health, ..Probes::default() });
+    host.probed(DB, ProbeKind::Health, true);
+    host.started(WEB);
+    host.supervisor.effects();
+    host.probed(DB, ProbeKind::Health, false);
+    assert_eq!(host.asked_to_stop(), []);
+    host.command(Command::Restart { id: WEB, grace: None }).expect("accepted");
+    host.ended(WEB, 0);
+    assert_eq!(host.begun(), []);
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is running)");
+    host.probed(DB, ProbeKind::Health, true);
+    assert_eq!(host.begun(), [WEB]);
+}
+
+#[test]
+fn requirement_to_be_healthy_waits_for_the_next_run_of_one_that_failed_its_liveness_probe() {
+    let liveness = Some(Probe { failure_threshold: 1, ..Probe::default() });
+    let mut host = requires_healthy(Probes { liveness, ..Probes::default() });
+    assert_eq!(host.begun(), [WEB], "a liveness probe only speaks up against it");
+    host.started(WEB);
+    host.probed(DB, ProbeKind::Liveness, false);
+    assert_eq!(host.asked_to_stop(), [DB]);
+    host.command(Command::Restart { id: WEB, grace: None }).expect("accepted");
+    host.ended(WEB, 0);
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is stopping)");
+    host.ended(DB, 0);
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is starting)");
+    host.begun();
+    host.started(DB);
+    assert_eq!(host.begun(), [WEB], "that was the run before");
+}
+
+#[test]
+fn requirement_to_be_healthy_waits_for_the_hook_after_the_start() {
+    let mut host = Host::new(Limits::default());
+    let mut db = spec("db", &[]);
+    db.hooks.post_start = true;
+    host.command(Command::Run { id: DB, spec: db }).expect("accepted");
+    let web = spec("web", &[("db", Condition::Healthy, false)]);
+    host.command(Command::Run { id: WEB, spec: web }).expect("accepted");
+    host.started(DB);
+    host.begun();
+    assert_eq!(host.held(WEB), "waits for db to be healthy (it is running)");
+    let ended = Fact::HookEnded { id: DB, run: Run(1), hook: Hook::PostStart, failure: None };
+    host.supervisor.fact(host.now, ended);
+    assert_eq!(host.begun(), [WEB]);
+}
+
+#[test]
+fn requirement_to_be_healthy_does_not_ask_whether_it_is_ready() {
+    let mut host = requires_healthy(Probes { readiness: Some(Probe::default()), ..Probes::default() });
+    assert_eq!(host.begun(), [WEB]);
+}
+
+#[test]
+fn requirement_to_be_healthy_outlives_the_daemon() {
+    for healthy in [true, false] {
+        let health = Some(Probe { failure_threshold: 1, ..Probe::health() });
+        let mut host = requires_healthy(Probes { health, ..Probes::default() });
+        host.command(Command::Stop { id: WEB, grace: None }).expect("accepted");
+        host.probed(DB, ProbeKind::Health, healthy);
+        let mut next = host.dies(Observed::Alive { pid: 100, started: Stamp::default(), frozen: false });
+        next.command(Command::Start { id: WEB }).expect("accepted");
+        assert_eq!(next.begun().contains(&WEB), healthy);
+    }
 }
 
 #[test]
