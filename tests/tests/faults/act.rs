@@ -59,7 +59,12 @@ pub struct Scene {
 impl Scene {
     /// Where everything has been done once: what is made on the first occasion stays.
     pub fn new(setup: Setup, residents: usize) -> Self {
-        let mut world = World::new(setup, residents);
+        Self::with_watched(setup, residents, 0)
+    }
+
+    /// So many of the residents are restarted and probed.
+    pub fn with_watched(setup: Setup, residents: usize, watched: usize) -> Self {
+        let mut world = World::new(setup, residents, watched);
         let (archive, small) = small_image(&world.wharf.scratch("small"));
         world.wharf.ok(["image".as_ref(), "load".as_ref(), archive.as_os_str()]);
         world.wharf.ok(["image", "rm", small]);

@@ -12,6 +12,8 @@ use wharf_tests::sim::Chance;
 /// As many as the issue of a release asks for; `make soak` does ten times as many.
 const KILLS: u64 = 1000;
 const RESIDENTS: usize = 20;
+/// So many of them are restarted and probed, and neither may begin or count anew when wharfd does.
+const WATCHED: usize = 4;
 
 /// Who is killed, and when.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +158,7 @@ struct Matrix {
 impl Matrix {
     fn new() -> Self {
         let setup = Setup { program: Some("wharfd-failpoints"), ..Setup::default() };
-        Self { scene: Scene::new(setup, RESIDENTS), killed: BTreeMap::new() }
+        Self { scene: Scene::with_watched(setup, RESIDENTS, WATCHED), killed: BTreeMap::new() }
     }
 
     fn wharf(&self) -> &Wharf {

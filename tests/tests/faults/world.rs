@@ -1,16 +1,20 @@
 //! A daemon with containers that nothing may disturb, and what has to be true between two faults.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wharf_tests::e2e::snapshot::{Snapshot, adopt_orphans};
-use wharf_tests::e2e::{Output, Setup, Tool, Wharf, eventually, field, number, processes, text};
+use wharf_tests::e2e::{Output, Setup, Tool, Wharf, eventually, field, flag, number, processes, text};
 use wharf_tests::sim::Chance;
 
 /// Ends with 9 when it is told to; until then it waits.
 pub const OBEDIENT: &str = "trap 'exit 9' TERM; sleep 10000 & wait";
 /// How long the machine may take until nothing of a fault is left; the kernel is slow with cgroups and namespaces.
 const SETTLING: Duration = Duration::from_secs(20);
+
+/// Sockets that wharfd has for one probe: a batch from the forge, and the one in use.
+const MOST_PREPARED: usize = 17;
 
 /// How many faults there are to be.
 pub fn size(variable: &str, default: u64) -> u64 {
@@ -38,11 +42,18 @@ impl Drop for Case {
     }
 }
 
-/// A container that is not to notice anything.
+/// A container that is not to notice anything, and what is known of it.
 struct Resident {
     name: String,
     pid: i64,
+    restarts: i64,
+    ready: bool,
+    is_watched: bool,
 }
+
+/// With a restart policy and a probe that asks whether it is ready, often enough that one is made while a fault happens.
+const WATCHED: [&str; 7] =
+    ["--restart", "always", "--readiness", "tcp://:8080", "--readiness-period", "500ms", "wharf/demo"];
 
 /// The daemon, its residents, and how the machine looks when there is nothing but them.
 pub struct World {
@@ -55,20 +66,42 @@ pub struct World {
 }
 
 impl World {
-    /// With so many residents.
-    pub fn new(setup: Setup, residents: usize) -> Self {
+    /// With so many residents, so many of them restarted and probed.
+    pub fn new(setup: Setup, residents: usize, watched: usize) -> Self {
         adopt_orphans();
         let wharf = Wharf::start_as(setup);
         let image = wharf.busybox();
         let mut world = Self { wharf, image, residents: Vec::new(), rest: None };
         for index in 0..residents {
             let name = format!("resident-{index}");
-            world.wharf.ok(["run", "-d", "--name", &name, image, "sleep", "100000"]);
-            let pid = number(&world.wharf.inspect(&name), "pid");
-            world.residents.push(Resident { name, pid });
+            let is_watched = index >= residents - watched;
+            let plain = [image, "sleep", "100000"];
+            let what = if is_watched { &WATCHED[..] } else { &plain };
+            world.wharf.ok(["run", "-d", "--name", &name].iter().chain(what));
+            if is_watched {
+                world.crash_once(&name);
+            }
+            let found = world.wharf.inspect(&name);
+            world.residents.push(Resident {
+                pid: number(&found, "pid"),
+                restarts: number(&found, "restarts"),
+                ready: flag(&found, "ready"),
+                is_watched,
+                name,
+            });
         }
         world.rest();
         world
+    }
+
+    /// Without a restart, a count that was forgotten would look like one that was kept.
+    fn crash_once(&self, name: &str) {
+        let first = number(&self.wharf.inspect(name), "pid");
+        assert!(processes::kill(first as u32, |process| process.name == "demo"), "{name} had a process");
+        eventually(20, &format!("{name} is restarted and ready"), || {
+            let found = self.wharf.inspect(name);
+            number(&found, "restarts") == 1 && text(&found, "state") == "running" && flag(&found, "ready")
+        });
     }
 
     /// How it is now, is how it has to be after each fault.
@@ -78,21 +111,16 @@ impl World {
         self.wharf.launch();
         self.wharf.ok(["exec", &self.residents[0].name, "true"]);
         let deadline = Instant::now() + SETTLING;
-        let mut before = Snapshot::of(&self.wharf);
+        let mut before = self.snapshot();
         loop {
             std::thread::sleep(Duration::from_millis(300));
-            let now = Snapshot::of(&self.wharf);
+            let now = self.snapshot();
             if now == before || Instant::now() >= deadline {
                 self.rest = Some(now);
                 return;
             }
             before = now;
         }
-    }
-
-    /// One of the residents.
-    pub fn resident(&self, chance: &mut Chance) -> &str {
-        &chance.of(&self.residents).name
     }
 
     /// If wharfd has died, there is another. True if it had.
@@ -113,10 +141,27 @@ impl World {
         for (resident, found) in self.residents.iter().zip(list.as_array().expect("a list")) {
             assert_eq!(text(found, "state"), "running", "{}", resident.name);
             assert_eq!(number(found, "pid"), resident.pid, "{} lives on", resident.name);
+            assert_eq!(number(found, "restarts"), resident.restarts, "{} has this count", resident.name);
+            // At once: a new wharfd has been told by the store and need not probe first.
+            assert_eq!(flag(found, "ready"), resident.ready, "{} is as ready as it was", resident.name);
             let process = processes::Process::of(resident.pid as u32);
             assert!(process.is_some_and(|process| !process.zombie), "{} is there", resident.name);
         }
-        assert_eq!(self.wharf.ok(["exec", self.resident(chance), "echo", "here"]), "here");
+        let resident = chance.of(&self.residents);
+        let program: &[&str] = if resident.is_watched { &["/bin/demo", "echo"] } else { &["echo"] };
+        assert_eq!(self.wharf.ok(["exec", &resident.name].iter().chain(program).chain(&["here"])), "here");
+    }
+
+    /// Without the sockets that wharfd has prepared for probes: each takes one.
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::of(&self.wharf);
+        let watched = self.residents.iter().filter(|resident| resident.is_watched).count();
+        if watched > 0 {
+            let prepared = foreign_sockets(self.wharf.daemon_pid());
+            assert!(prepared <= watched * MOST_PREPARED, "{prepared} sockets for {watched} probes");
+            snapshot.descriptors = snapshot.descriptors.saturating_sub(prepared);
+        }
+        snapshot
     }
 
     /// Nothing of the fault is left.
@@ -124,7 +169,7 @@ impl World {
         let rest = self.rest.as_ref().expect("the world has been at rest");
         let deadline = Instant::now() + SETTLING;
         loop {
-            let difference = Snapshot::of(&self.wharf).difference(rest);
+            let difference = self.snapshot().difference(rest);
             if difference.is_empty() {
                 return;
             }
@@ -133,6 +178,23 @@ impl World {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// How many sockets of a process are in the network of a container: those that are not its own network's.
+fn foreign_sockets(pid: u32) -> usize {
+    let own: BTreeSet<String> = ["unix", "netlink"]
+        .iter()
+        .flat_map(|kind| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/net/{kind}")).unwrap_or_default();
+            text.split_whitespace().map(|word| format!("socket:[{word}]")).collect::<Vec<_>>()
+        })
+        .collect();
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|link| link.display().to_string())
+        .filter(|link| link.starts_with("socket:") && !own.contains(link))
+        .count()
 }
 
 /// A container's description, if there is such a container.
