@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::mpsc;
@@ -250,7 +251,7 @@ impl Runtime {
                 let pidfd = Arc::new(started.pidfd);
                 self.enter(id, run, pidfd.clone(), started.warnings);
                 self.tell(Fact::Started { id, run, pid: started.pid, at }).await;
-                self.watch(id, run, keeper, pidfd, notify).await;
+                self.watch(id, run, keeper, pidfd, notify, 0).await;
             }
             Err(failure) => {
                 tracing::info!(container = ?id, %run, error = %failure.message, "the start failed");
@@ -358,7 +359,7 @@ impl Runtime {
         self.live.lock().insert(id, Live { run, pidfd, warnings });
     }
 
-    /// Stay with a run to its end.
+    /// Stay with a run to its end. `oom_told` kills for want of memory are no news.
     async fn watch(
         self: &Arc<Self>,
         id: Id,
@@ -366,8 +367,10 @@ impl Runtime {
         keeper: anyhow::Result<Keeper>,
         pidfd: Arc<OwnedFd>,
         notify: Option<Notify>,
+        oom_told: u64,
     ) {
-        let oom = tokio::spawn(self.clone().watch_oom(id, run));
+        let oom_told = Arc::new(AtomicU64::new(oom_told));
+        let oom = tokio::spawn(self.clone().watch_oom(id, run, oom_told.clone()));
         let listener = notify.map(|notify| tokio::spawn(self.clone().listen(id, run, notify)));
         let spare = tokio::spawn(self.clone().spare(id, run));
         let record = match &keeper {
@@ -389,7 +392,12 @@ impl Runtime {
         };
         oom.abort();
         listener.inspect(|listener| listener.abort());
-        let oom_killed = self.oom_kills(id, run) > 0;
+        let oom_kills = self.oom_kills(id, run);
+        let oom_killed = oom_kills > 0;
+        if oom_kills > oom_told.load(Ordering::Relaxed) {
+            // The end was quicker than the word of it.
+            self.tell(Fact::Oom { id, run }).await;
+        }
         self.live.lock().remove(&id);
         self.readers.lock().remove(&id);
         self.means.lock().retain(|(of, _), _| *of != id);
@@ -475,13 +483,13 @@ impl Runtime {
     }
 
     /// Tell of every process of the run that the kernel kills for want of memory.
-    async fn watch_oom(self: Arc<Self>, id: Id, run: Run) {
+    async fn watch_oom(self: Arc<Self>, id: Id, run: Run, told: Arc<AtomicU64>) {
         let watching = async {
             let watch = stats::OomWatch::open(&self.paths.cgroup(id, run))?;
             let interest = if watch.is_priority() { Interest::PRIORITY } else { Interest::READABLE };
             let ready = readiness::watch(watch.as_fd().try_clone_to_owned()?, interest)?;
-            let mut known = 0;
             loop {
+                let known = told.load(Ordering::Relaxed);
                 let mut guard = ready.ready(interest).await?;
                 guard.clear_ready();
                 let mut kills = watch.check()?;
@@ -495,8 +503,8 @@ impl Runtime {
                 }
                 if kills > known {
                     self.tell(Fact::Oom { id, run }).await;
+                    told.store(kills, Ordering::Relaxed);
                 }
-                known = kills;
             }
         };
         let outcome: io::Result<()> = watching.await;
@@ -714,7 +722,8 @@ impl Runtime {
                 )
                 .ok()
         });
-        async move { self.watch(id, found.run, found.keeper, pidfd, notify).await }
+        let oom_told = self.oom_kills(id, found.run);
+        async move { self.watch(id, found.run, found.keeper, pidfd, notify, oom_told).await }
     }
 }
 

@@ -12,6 +12,9 @@ fn memory_limit_kills_and_is_reported() {
     assert_eq!(container.wait(), 137);
     let state = container.inspect();
     assert!(flag(&state, "oomKilled"), "{state:#}");
+    let told = events(&container, "oom");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(text(field(&told[0], "details"), "limit"), (32 << 20).to_string());
     let exited = events(&container, "exited");
     assert_eq!(exited.len(), 1, "{exited:#?}");
     assert_eq!(text(field(&exited[0], "details"), "oomKilled"), "true");
