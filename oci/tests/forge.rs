@@ -1023,7 +1023,16 @@ fn limits_are_in_the_kernel_and_change_live() {
     change(Limits { blkio_weight: Some(1000), ..Limits::default() }).unwrap();
     weight_is(1000, 10_000);
     change(Limits { cpu_quota_us: Some(-1), cpu_period_us: Some(50_000), ..Limits::default() }).unwrap();
-    let bad = change(Limits { cpuset_cpus: Some("0-4095".into()), ..Limits::default() }).unwrap_err();
+    let quota = || read("cpu", "cpu.cfs_quota_us", "cpu.max");
+    let before = quota();
+    let bad = change(Limits {
+        cpu_quota_us: Some(20_000),
+        cpu_period_us: Some(100_000),
+        cpuset_cpus: Some("0-4095".into()),
+        ..Limits::default()
+    })
+    .unwrap_err();
+    assert_eq!(quota(), before, "what was changed before the refusal is as it was");
     assert!(
         matches!(&bad, ForgeError::Failed(failure) if failure.kind == FailureKind::InvalidInput),
         "{bad:?}"

@@ -76,6 +76,28 @@ impl Hierarchies {
     }
 }
 
+/// The files that [`Cgroup::limit`] may change, of cgroup v1 and v2.
+const LIMITS: [&str; 18] = [
+    "cpu.cfs_period_us",
+    "cpu.cfs_quota_us",
+    "cpu.shares",
+    "cpu.max",
+    "cpu.weight",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "memory.soft_limit_in_bytes",
+    "memory.max",
+    "memory.swap.max",
+    "memory.low",
+    "pids.max",
+    "blkio.bfq.weight",
+    "blkio.weight",
+    "io.bfq.weight",
+    "io.weight",
+];
+
 /// A container's cgroup, or one below it.
 pub struct Cgroup {
     hierarchies: Hierarchies,
@@ -267,6 +289,25 @@ impl Cgroup {
             }
         }
         Ok(warnings)
+    }
+
+    /// The same while it runs: all of them, or none. What was changed before a refusal is set back.
+    pub fn relimit(&self, limits: &Limits) -> Result<()> {
+        let before: Vec<(PathBuf, String)> = self
+            .directories()
+            .flat_map(|directory| LIMITS.map(|name| directory.join(name)))
+            .filter_map(|file| std::fs::read_to_string(&file).ok().map(|value| (file, value)))
+            .collect();
+        self.limit(limits).map(drop).inspect_err(|_| {
+            // Some are refused before another one is as it was.
+            for _ in 0..2 {
+                for (file, value) in &before {
+                    if std::fs::read_to_string(file).is_ok_and(|now| now != *value) {
+                        let _ = std::fs::write(file, value);
+                    }
+                }
+            }
+        })
     }
 
     fn limit_cpu(&self, cpu: &CpuController, limits: &Limits) -> Result<()> {

@@ -115,7 +115,7 @@ pub fn handle(connection: &UnixStream, keeper: &OwnedFd) {
         },
         Request::Signal { signal } => send_signal(signal, &fds),
         Request::Limit { cgroup, limits } => {
-            cgroup::Cgroup::at(&cgroup).and_then(|cgroup| cgroup.limit(&limits)).map(|_| ())
+            cgroup::Cgroup::at(&cgroup).and_then(|cgroup| cgroup.relimit(&limits))
         }
         Request::Freeze { cgroup, frozen } => {
             cgroup::Cgroup::at(&cgroup).and_then(|cgroup| cgroup.freeze(frozen))
