@@ -34,6 +34,8 @@ pub struct Container {
     started: Option<Stamp>,
     /// Of the last run that started.
     vitals: Vitals,
+    /// The hook after the start went with an earlier supervisor, and cannot be carried out while all is frozen.
+    hook_due: bool,
     restarts: Restarts,
     gate: Gate,
     /// What was last handed out with [`Effect::Save`], so that only what is new is saved.
@@ -132,6 +134,7 @@ impl Container {
             state: State::Created,
             started: None,
             vitals,
+            hook_due: false,
             restarts: Restarts::default(),
             gate: Gate::default(),
             saved: None,
@@ -574,7 +577,10 @@ impl Container {
         match self.state {
             State::Paused { process } | State::Resuming { process, .. } => {
                 self.vitals.resume(now, now + POST_START_LIMIT);
-                self.enter(State::Running { process })
+                self.enter(State::Running { process });
+                if std::mem::take(&mut self.hook_due) {
+                    self.begin_post_start(process.run);
+                }
             }
             State::Pausing { process, .. } => self.emit(Effect::Freeze { id: self.id, run: process.run }),
             State::Created
@@ -873,10 +879,11 @@ impl Container {
                     Begun::Start if frozen => {
                         self.vitals.suspend();
                         self.enter(State::Paused { process });
+                        self.hook_due = self.vitals.awaits_post_start();
                     }
                     Begun::Start => {
                         self.enter(State::Running { process });
-                        if self.vitals.to_save(&self.spec).post_start {
+                        if self.vitals.awaits_post_start() {
                             self.begin_post_start(run);
                         }
                     }

@@ -496,6 +496,11 @@ impl Health {
         self.is_started(probes) && says_so(ProbeKind::Readiness) && says_so(ProbeKind::Health)
     }
 
+    /// Does the health check say so, if there is one?
+    pub fn is_healthy(&self, probes: &Probes) -> bool {
+        self.is_started(probes) && (probes.health.is_none() || self.believes(ProbeKind::Health) == Some(true))
+    }
+
     /// The probe because of which the run has to end.
     pub fn has_failed(&self, probes: &Probes) -> Option<ProbeKind> {
         let ends_the_run = |kind: &ProbeKind| match kind {

@@ -153,10 +153,7 @@ impl Vitals {
 
     /// Has the startup come to its end, and is there nothing against its being healthy?
     pub(crate) fn is_healthy(&self, probes: &Probes) -> bool {
-        self.post_start.is_none()
-            && self.verdict.is_none()
-            && self.health.is_started(probes)
-            && (probes.health.is_none() || self.health.is_ready(probes))
+        self.post_start.is_none() && self.verdict.is_none() && self.health.is_healthy(probes)
     }
 
     /// The longest time it has been ready, `now` included.

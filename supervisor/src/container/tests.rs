@@ -563,6 +563,31 @@ fn start_that_is_told_again_does_not_make_an_unhealthy_run_a_new_one() {
 }
 
 #[test]
+fn hook_after_the_start_that_went_with_a_daemon_is_carried_out_when_all_is_thawed() {
+    let hooks = Hooks { post_start: true, ..Hooks::default() };
+    let mut old = Host::runs(Spec { hooks, ..spec("web") });
+    old.command(Command::Pause { id: WEB }).expect("accepted");
+    old.fact(Fact::Frozen { id: WEB, run: Run(1) });
+    let mut host = Host { now: old.now, saved: old.saved.clone(), ..Host::new() };
+    let saved = old.saved.clone().expect("something was saved");
+    host.supervisor.adopt(host.now, WEB, Spec { hooks, ..spec("web") }, saved, alive(true));
+    host.supervisor.adopted(host.now);
+    host.collect();
+    let begun = |host: &mut Host| {
+        let hook = |effect: &Effect| matches!(effect, Effect::Hook { hook: Hook::PostStart, .. });
+        host.did().iter().filter(|effect| hook(effect)).count()
+    };
+    assert_eq!(begun(&mut host), 0, "it would hang with the others");
+    for times in [1, 0] {
+        host.command(Command::Unpause { id: WEB }).expect("accepted");
+        host.fact(Fact::Thawed { id: WEB, run: Run(1) });
+        assert_eq!(begun(&mut host), times);
+        host.command(Command::Pause { id: WEB }).expect("accepted");
+        host.fact(Fact::Frozen { id: WEB, run: Run(1) });
+    }
+}
+
+#[test]
 fn hook_after_the_start_is_not_late_for_having_been_frozen() {
     let mut host = Host::new();
     let mut spec = spec("web");

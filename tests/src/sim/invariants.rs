@@ -661,7 +661,6 @@ fn every_effect_has_an_outcome(host: &Host, container: &Container) -> Check {
     let unmet = |hold: &Option<Hold>| match hold {
         Some(Hold::Requires { name, condition, .. }) => {
             !is_met(host, &Requirement { name: name.clone(), condition: *condition, restart_with: false })
-                || *condition == Condition::Healthy && waits_for_readiness(host, name)
         }
         Some(Hold::Starts | Hold::Restarts) | None => false,
     };
@@ -670,15 +669,6 @@ fn every_effect_has_an_outcome(host: &Host, container: &Container) -> Check {
         true => Ok(()),
         false => Err(format!("every_effect_has_an_outcome: {container:?} waits")),
     }
-}
-
-/// Beside a health check, a readiness probe may have its say in being healthy: who is frozen cannot be asked.
-fn waits_for_readiness(host: &Host, name: &Name) -> bool {
-    let Some((id, spec)) = host.specs.iter().find(|(_, spec)| spec.name == *name) else { return false };
-    let ready = |account: &Account| account.settled.get(&ProbeKind::Readiness) == Some(&true);
-    spec.probes.health.is_some()
-        && spec.probes.readiness.is_some()
-        && !host.accounts.get(id).is_some_and(ready)
 }
 
 fn goal_down_ends_down(host: &Host, container: &Container) -> Check {
