@@ -204,7 +204,9 @@ pub fn find(wharf: &Wharf, name: &str) -> Option<Value> {
         let list: Value = serde_json::from_str(&output.stdout).expect("inspect prints JSON");
         return Some(list.as_array().map_or(list.clone(), |list| list[0].clone()));
     }
-    assert!(output.stderr.contains("no container"), "asking for {name}: {output:?}");
+    // It may go between two questions of ctl.
+    let gone = ["no container", "removed meanwhile"].iter().any(|words| output.stderr.contains(words));
+    assert!(gone, "asking for {name}: {output:?}");
     None
 }
 
