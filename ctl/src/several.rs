@@ -43,16 +43,55 @@ where
     F: Future<Output = anyhow::Result<String>> + Send + 'static,
 {
     let mut code = 0;
-    let tasks: Vec<_> = names.iter().map(|name| tokio::spawn(act(name.clone()))).collect();
-    for task in tasks {
-        match task.await? {
-            Ok(text) if text.is_empty() => {}
-            Ok(text) => output::line(&text)?,
-            Err(error) => {
-                output::say(&failure::message(&error));
-                code = 1;
-            }
-        }
+    for (_, task) in begin(names, &act) {
+        code |= tell(task.await?)?;
     }
     Ok(code)
+}
+
+/// The same where one may have to wait for another: as long as some are served, those that were refused are tried again.
+pub async fn for_each_in_turn<A, F>(names: &[String], act: A) -> anyhow::Result<u8>
+where
+    A: Fn(String) -> F,
+    F: Future<Output = anyhow::Result<String>> + Send + 'static,
+{
+    let mut left = names.to_vec();
+    loop {
+        let (mut refused, mut progress) = (Vec::new(), false);
+        for (name, task) in begin(&left, &act) {
+            match task.await? {
+                Ok(text) => {
+                    tell(Ok(text))?;
+                    progress = true;
+                }
+                Err(error) => refused.push((name, error)),
+            }
+        }
+        if !progress || refused.is_empty() {
+            return refused.into_iter().try_fold(0, |code, (_, error)| Ok(code | tell(Err(error))?));
+        }
+        left = refused.into_iter().map(|(name, _)| name).collect();
+    }
+}
+
+type Begun = tokio::task::JoinHandle<anyhow::Result<String>>;
+
+fn begin<A, F>(names: &[String], act: &A) -> Vec<(String, Begun)>
+where
+    A: Fn(String) -> F,
+    F: Future<Output = anyhow::Result<String>> + Send + 'static,
+{
+    names.iter().map(|name| (name.clone(), tokio::spawn(act(name.clone())))).collect()
+}
+
+/// Say what came of one. Returns its share of the exit code.
+fn tell(outcome: anyhow::Result<String>) -> anyhow::Result<u8> {
+    match outcome {
+        Ok(text) if text.is_empty() => Ok(0),
+        Ok(text) => output::line(&text).map(|()| 0),
+        Err(error) => {
+            output::say(&failure::message(&error));
+            Ok(1)
+        }
+    }
 }

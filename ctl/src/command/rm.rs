@@ -26,7 +26,8 @@ impl Arguments {
     pub async fn run(self, socket: &Path) -> anyhow::Result<u8> {
         let client = Client::connect(socket).await?;
         let force = self.force;
-        several::for_each(&self.containers, |name| {
+        // One that others require goes after them.
+        several::for_each_in_turn(&self.containers, |name| {
             let client = client.clone();
             async move {
                 match remove(&client, &name, force).await {

@@ -93,7 +93,12 @@ impl Scene {
                 let id = self.wharf().ok(["create", "--name", name, image, "sh", "-c", OBEDIENT]);
                 Before { id, pid: 0 }
             }
-            Act::Exec | Act::Stop | Act::Remove | Act::Update => run(OBEDIENT),
+            Act::Stop => {
+                let before = run(OBEDIENT);
+                eventually(10, "it obeys", || self.wharf().ok(["logs", name]).contains("obeys"));
+                before
+            }
+            Act::Exec | Act::Remove | Act::Update => run(OBEDIENT),
             Act::Exit => run("sleep 0.15; exit 7"),
             Act::Load => Before::default(),
             Act::RemoveImage => {

@@ -8,8 +8,8 @@ use wharf_tests::e2e::snapshot::{Snapshot, adopt_orphans};
 use wharf_tests::e2e::{Output, Setup, Tool, Wharf, eventually, field, flag, number, processes, text};
 use wharf_tests::sim::Chance;
 
-/// Ends with 9 when it is told to; until then it waits.
-pub const OBEDIENT: &str = "trap 'exit 9' TERM; sleep 10000 & wait";
+/// Ends with 9 when it is told to, as soon as it has said that it will; until then it waits.
+pub const OBEDIENT: &str = "trap 'exit 9' TERM; echo obeys; sleep 10000 & wait";
 /// How long the machine may take until nothing of a fault is left; the kernel is slow with cgroups and namespaces.
 const SETTLING: Duration = Duration::from_secs(20);
 
