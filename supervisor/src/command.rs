@@ -169,7 +169,7 @@ pub enum Rejection {
     #[error("requires: there is no container {0}; create it first")]
     UnknownRequirement(Name),
     /// It would require itself in the end.
-    #[error("requires: {} would never start: each waits for the next", .0.iter().map(Name::as_str).collect::<Vec<_>>().join(" -> "))]
+    #[error("requires: {} would never start: each waits for the next; leave one of these out", .0.iter().map(Name::as_str).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<Name>),
     /// Others require it.
     #[error("container {name} is required by {by}; remove that first, or remove this one by force")]

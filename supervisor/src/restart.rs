@@ -171,7 +171,9 @@ pub enum BadRestart {
     #[error("restart.maxAttempts: 0 is below 1; leave it out for no limit, or say \"no\" for no restart")]
     NoAttempts,
     /// A limit on what never happens.
-    #[error("restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts")]
+    #[error(
+        "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts; give a policy, or leave it out"
+    )]
     AttemptsWithoutRestart,
     /// Too many to remember.
     #[error("restart.maxAttempts: {0} is above {most}; that is the most with a window", most = MOST_ATTEMPTS_IN_WINDOW)]

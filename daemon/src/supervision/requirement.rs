@@ -21,7 +21,7 @@ pub fn requires(spec: &Spec, own: &Name) -> Result<Vec<Requirement>, Error> {
             Err(error) => return bad(&error.to_string()),
         };
         if name == *own {
-            return bad("a container cannot require itself");
+            return bad("a container cannot require itself; leave it out");
         }
         if seen.contains(&name) {
             return bad(&format!("{:?} is there twice; give it once", requirement.name));
@@ -74,7 +74,7 @@ mod tests {
         for (json, error) in [
             (r#"[{"name": "a/b"}]"#, "requires[0].name: "),
             (r#"[{"name": "db"}, {"name": ""}]"#, "requires[1].name: "),
-            (r#"[{"name": "web"}]"#, "requires[0].name: a container cannot require itself"),
+            (r#"[{"name": "web"}]"#, "requires[0].name: a container cannot require itself; leave it out"),
             (
                 r#"[{"name": "db"}, {"name": "db", "condition": "ready"}]"#,
                 "requires[1].name: \"db\" is there twice",

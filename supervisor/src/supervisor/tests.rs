@@ -356,7 +356,7 @@ fn unknown_requirement_and_cycles_are_refused_by_name() {
     let refused = host.command(Command::Create { id: DB, spec: again }).expect_err("a cycle");
     assert_eq!(
         refused.to_string(),
-        "requires: db -> front -> web -> db would never start: each waits for the next"
+        "requires: db -> front -> web -> db would never start: each waits for the next; leave one of these out"
     );
 }
 

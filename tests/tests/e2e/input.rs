@@ -204,7 +204,7 @@ fn supervision_that_cannot_be_is_refused_by_field_and_range() {
         ),
         (
             r#""restart":{"policy":"no","maxAttempts":3}"#,
-            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts",
+            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts; give a policy, or leave it out",
         ),
         (
             r#""restart":{"policy":"always","factor":0.5}"#,
@@ -228,7 +228,7 @@ fn supervision_that_cannot_be_is_refused_by_field_and_range() {
         ),
         (
             r#""name":"input-self","requires":[{"name":"input-self"}]"#,
-            "requires[0].name: a container cannot require itself",
+            "requires[0].name: a container cannot require itself; leave it out",
         ),
     ] {
         let document = format!(r#"{{"image":"wharf/demo","labels":{{"input":"bad-supervision"}},{part}}}"#);
@@ -243,7 +243,7 @@ fn supervision_by_flags_that_cannot_be_is_refused_by_field_and_range() {
     for (flags, expected) in [
         (
             &["--restart", "no", "--restart-max-attempts", "3"][..],
-            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts",
+            "restart.maxAttempts: there is nothing to limit with policy \"no\" and no rule that restarts; give a policy, or leave it out",
         ),
         (
             &["--restart", "always", "--restart-factor", "0.5"],
@@ -284,7 +284,7 @@ fn supervision_by_flags_that_cannot_be_is_refused_by_field_and_range() {
         (&["--requires", "input-nobody"], "requires: there is no container input-nobody; create it first"),
         (
             &["--name", "input-self", "--requires", "input-self"],
-            "requires[0].name: a container cannot require itself",
+            "requires[0].name: a container cannot require itself; leave it out",
         ),
     ] {
         // Not with --rm: it does not go with restarts, and that would be said instead.
@@ -314,7 +314,7 @@ fn cycle_of_requirements_is_spelled_out() {
     ] {
         assert_eq!(
             refused_document(&wharf, &document("input-one", last)),
-            format!("requires: {way} would never start: each waits for the next")
+            format!("requires: {way} would never start: each waits for the next; leave one of these out")
         );
     }
     assert_eq!(wharf.ok(["ps", "-aq", "--filter", "name=input-one"]), "");
