@@ -320,9 +320,7 @@ impl Runtime {
                 .map_err(|error| failed(format!("descriptors of the caller: {error}")))?,
             None => Vec::new(),
         };
-        let kept = self.rootfs.lock().remove(&id).map(|overlay| (CreateFd::Rootfs, overlay));
-        let has_kept = kept.is_some();
-        fds.extend(kept);
+        fds.extend(self.rootfs.lock().remove(&id).map(|overlay| (CreateFd::Rootfs, overlay)));
         let stdin = match (stdio, definition.spec.stdin) {
             (Some(stdio), _) => stdio.stdin,
             (None, true) => Stdin::Kept,
@@ -347,7 +345,7 @@ impl Runtime {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let prepared = begin.elapsed();
         let created = self.forge.create(create, &fds).map_err(start_failure);
-        tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), has_kept, "created");
+        tracing::debug!(container = ?id, ?prepared, forged = ?(begin.elapsed() - prepared), "created");
         let mut started = created?;
         if let Some(overlay) = started.rootfs.take() {
             self.rootfs.lock().insert(id, overlay);

@@ -230,6 +230,15 @@ impl Wharf {
         format!("unix:path={}", self.socket().display())
     }
 
+    /// `gdbus call` of a method of this object, on the private socket, not yet run.
+    pub fn gdbus(&self, path: &str, method: &str, arguments: &[&str]) -> Tool {
+        let mut all = vec!["call", "--address"];
+        let address = self.address();
+        all.extend([address.as_str(), "--dest", "org.wharf1", "--object-path", path, "--method", method]);
+        all.extend(arguments);
+        Tool::with("gdbus", all)
+    }
+
     /// `ctl` with these arguments, not yet run.
     pub fn ctl<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Tool {
         let mut tool = Tool::new(binary("ctl"));

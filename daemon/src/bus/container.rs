@@ -6,12 +6,12 @@ use crate::view::View;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use wharf_bus::Error;
 use wharf_bus::types::{
     AttachOptions, ExecOptions, LogOptions, ProcessInfo, RemoveOptions, StartOptions, Stats, Streams,
 };
+use wharf_bus::{Error, names};
 use zbus::message::Header;
-use zbus::wire::{OwnedFd, Variant};
+use zbus::wire::{OwnedFd, OwnedObjectPath, Variant};
 use zbus::{Connection, interface};
 
 /// The object at `/org/wharf1/container/ID`.
@@ -28,6 +28,12 @@ impl ContainerObject {
     /// The face of one container, if there is one with this id.
     pub fn new(api: &Arc<Api>, id: &str) -> Option<Self> {
         Some(Self { api: api.clone(), id: id.to_owned(), views: api.views.watch(id)? })
+    }
+
+    /// Those of all containers, and where they are.
+    pub fn all(api: &Arc<Api>) -> impl Iterator<Item = (OwnedObjectPath, Self)> {
+        let views = api.views.all().into_iter();
+        views.filter_map(|view| Some((names::container_path(&view.id), Self::new(api, &view.id)?)))
     }
 
     fn view(&self) -> Arc<View> {

@@ -84,9 +84,7 @@ impl ManagerObject {
     ) -> Result<Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>, Error> {
         authorise(connection, &header).await?;
         let mut containers = Vec::new();
-        for view in self.api.views.all() {
-            let Some(object) = ContainerObject::new(&self.api, &view.id) else { continue };
-            let path = names::container_path(&view.id);
+        for (path, object) in ContainerObject::all(&self.api) {
             let emitter = SignalEmitter::new(connection, &path).map_err(Error::ZBus)?;
             let mut found = HashMap::with_capacity(properties.len());
             if properties.is_empty() {

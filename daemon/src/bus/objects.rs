@@ -49,9 +49,7 @@ impl ObjectManager {
     ) -> Result<HashMap<OwnedObjectPath, Properties>, Error> {
         authorise(connection, &header).await?;
         let mut objects = HashMap::new();
-        for view in self.api.views.all() {
-            let Some(object) = ContainerObject::new(&self.api, &view.id) else { continue };
-            let path = names::container_path(&view.id);
+        for (path, object) in ContainerObject::all(&self.api) {
             let properties = properties(&object, server, connection, &path).await.map_err(Error::ZBus)?;
             objects.insert(path, properties);
         }

@@ -33,10 +33,8 @@ pub fn serve<'a>(
     let mut builder = builder
         .serve_at(names::ROOT, ObjectManager { api: api.clone() })
         .serve_at(names::ROOT, ManagerObject { api: api.clone() });
-    for view in api.views.all() {
-        if let Some(object) = ContainerObject::new(api, &view.id) {
-            builder = builder.serve_at(names::container_path(&view.id), object);
-        }
+    for (path, object) in ContainerObject::all(api) {
+        builder = builder.serve_at(path, object);
     }
     (builder, notices)
 }

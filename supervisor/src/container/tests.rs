@@ -9,6 +9,10 @@ mod stop;
 const WEB: Id = Id::from_bytes([1; 32]);
 const DB: Id = Id::from_bytes([2; 32]);
 const GRACE: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_nanos(1);
+const TERM: Effect = Effect::Signal { id: WEB, run: Run(1), signal: Signal::TERM };
+const KILL: Effect = Effect::Kill { id: WEB, run: Run(1) };
 
 #[test]
 fn intent_is_saved_before_the_start() {

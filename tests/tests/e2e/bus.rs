@@ -10,31 +10,23 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wharf_tests::e2e::{Tool, Wharf, eventually, number, project, text};
 
-fn gdbus(wharf: &Wharf, path: &str, method: &str, arguments: &[&str]) -> Tool {
-    let mut all = vec!["call", "--address"];
-    let address = wharf.address();
-    all.extend([address.as_str(), "--dest", "org.wharf1", "--object-path", path, "--method", method]);
-    all.extend(arguments);
-    Tool::with("gdbus", all)
-}
-
 #[test]
 fn gdbus_starts_a_container_on_the_private_socket() {
     let wharf = Wharf::shared();
     let spec = r#"{"image":"wharf/demo","name":"bus-gdbus","resources":{"memory":67108864}}"#;
-    let reply = gdbus(&wharf, "/org/wharf1", "org.wharf1.Manager.Run", &[spec, "{}"]).ok();
+    let reply = wharf.gdbus("/org/wharf1", "org.wharf1.Manager.Run", &[spec, "{}"]).ok();
     let path = reply.split('\'').nth(1).expect("an object path").to_owned();
     let id = path.strip_prefix("/org/wharf1/container/").expect("of a container").to_owned();
     assert_eq!(text(&wharf.inspect("bus-gdbus"), "state"), "running");
     assert_eq!(text(&wharf.inspect("bus-gdbus"), "id"), id);
 
     let state =
-        gdbus(&wharf, &path, "org.freedesktop.DBus.Properties.Get", &["org.wharf1.Container", "State"]).ok();
+        wharf.gdbus(&path, "org.freedesktop.DBus.Properties.Get", &["org.wharf1.Container", "State"]).ok();
     assert!(state.contains("'running'"), "{state}");
     let objects =
-        gdbus(&wharf, "/org/wharf1", "org.freedesktop.DBus.ObjectManager.GetManagedObjects", &[]).ok();
+        wharf.gdbus("/org/wharf1", "org.freedesktop.DBus.ObjectManager.GetManagedObjects", &[]).ok();
     assert!(objects.contains(&path), "{objects}");
-    let list = |properties| gdbus(&wharf, "/org/wharf1", "org.wharf1.Manager.ListContainers", &[properties]);
+    let list = |properties| wharf.gdbus("/org/wharf1", "org.wharf1.Manager.ListContainers", &[properties]);
     let named = list("['Name', 'State']").ok();
     let own = named.split(&path).nth(1).and_then(|rest| rest.split('}').next()).expect("it is listed");
     assert!(own.contains("'Name': <'bus-gdbus'>") && own.contains("'State': <'running'>"), "{named}");
@@ -42,8 +34,8 @@ fn gdbus_starts_a_container_on_the_private_socket() {
     assert!(list("@as []").ok().contains("'Cgroup': <'"), "all of them");
     let refused = list("['Nmae']").output();
     assert!(refused.stderr.contains("InvalidArgument") && refused.stderr.contains("Nmae"), "{refused:?}");
-    gdbus(&wharf, &path, "org.wharf1.Container.Stop", &["1000"]).ok();
-    gdbus(&wharf, &path, "org.wharf1.Container.Remove", &["{}"]).ok();
+    wharf.gdbus(&path, "org.wharf1.Container.Stop", &["1000"]).ok();
+    wharf.gdbus(&path, "org.wharf1.Container.Remove", &["{}"]).ok();
     assert_ne!(wharf.output(["inspect", "bus-gdbus"]).status, 0);
 }
 
@@ -108,7 +100,7 @@ fn errors_have_names() {
         (vec!["/org/wharf1", "org.wharf1.Manager.Create", "no json"], "InvalidSpec"),
         (vec!["/org/wharf1", "org.wharf1.Manager.Run", "{}", "{'atach': <true>}"], "InvalidArg"),
     ] {
-        let output = gdbus(&wharf, arguments[0], arguments[1], &arguments[2..]).output();
+        let output = wharf.gdbus(arguments[0], arguments[1], &arguments[2..]).output();
         assert_ne!(output.status, 0, "{arguments:?}");
         assert!(output.stderr.contains(name), "{arguments:?}: {}", output.stderr);
     }

@@ -31,23 +31,9 @@ fn refused(wharf: &Wharf, arguments: &[&str], words: &[&str]) {
 
 /// Ask on D-Bus for a container with this spec document: it is invalid, as this message says.
 fn refused_document(wharf: &Wharf, document: &str) -> String {
-    let address = wharf.address();
     // gdbus reads escapes of its own.
     let escaped = document.replace('\\', "\\\\");
-    let arguments = [
-        "call",
-        "--address",
-        &address,
-        "--dest",
-        "org.wharf1",
-        "--object-path",
-        "/org/wharf1",
-        "--method",
-        "org.wharf1.Manager.Run",
-        &escaped,
-        "{}",
-    ];
-    let output = Tool::with("gdbus", arguments).output();
+    let output = wharf.gdbus("/org/wharf1", "org.wharf1.Manager.Run", &[&escaped, "{}"]).output();
     assert_ne!(output.status, 0, "{document}: {}", output.stdout);
     let message = output.stderr.trim().strip_prefix("Error: GDBus.Error:org.wharf1.Error.InvalidSpec: ");
     message.unwrap_or_else(|| panic!("{document}: {}", output.stderr)).to_owned()

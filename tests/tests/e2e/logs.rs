@@ -62,23 +62,7 @@ fn long_lines_and_missing_newlines_come_back_as_they_were() {
 fn log_files_are_in_cri_format_and_rotate() {
     let wharf = Wharf::start();
     let spec = r#"{"name":"logs-rotate","image":"wharf/demo","command":["print","20000"],"log":{"maxSize":65536,"maxFiles":3}}"#;
-    wharf_tests::e2e::Tool::with(
-        "gdbus",
-        [
-            "call",
-            "--address",
-            &wharf.address(),
-            "--dest",
-            "org.wharf1",
-            "--object-path",
-            "/org/wharf1",
-            "--method",
-            "org.wharf1.Manager.Run",
-            spec,
-            "{}",
-        ],
-    )
-    .ok();
+    wharf.gdbus("/org/wharf1", "org.wharf1.Manager.Run", &[spec, "{}"]).ok();
     wharf.ok(["wait", "logs-rotate"]);
     let directory = wharf_tests::e2e::text(&wharf.inspect("logs-rotate"), "logDirectory");
     let mut sizes = Vec::new();

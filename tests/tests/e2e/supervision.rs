@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use wharf_tests::e2e::image::Busybox;
-use wharf_tests::e2e::{Container, Tool, Wharf, eventually, field, flag, number, processes, text};
+use wharf_tests::e2e::{Container, Wharf, eventually, field, flag, number, processes, text};
 
 /// Probes every 100 ms that settle at once.
 const QUICK: [&str; 6] =
@@ -462,11 +462,9 @@ fn readiness_is_in_the_metrics_and_on_the_bus() {
         lines[0].rsplit(' ').next().unwrap().to_owned()
     };
     let property = || {
-        let (address, path) = (wharf.address(), format!("/org/wharf1/container/{}", container.id()));
+        let path = format!("/org/wharf1/container/{}", container.id());
         let method = "org.freedesktop.DBus.Properties.Get";
-        let call = ["call", "--address", &address, "--dest", "org.wharf1", "--object-path", &path];
-        let arguments = ["--method", method, "org.wharf1.Container", "Ready"];
-        Tool::with("gdbus", call.iter().chain(&arguments)).ok()
+        wharf.gdbus(&path, method, &["org.wharf1.Container", "Ready"]).ok()
     };
     eventually(10, "it is ready", || is_ready(&container));
     assert_eq!((metric().as_str(), property().as_str()), ("1", "(<true>,)"));

@@ -2,11 +2,6 @@
 
 use super::*;
 
-const SECOND: Duration = Duration::from_secs(1);
-const MOMENT: Duration = Duration::from_nanos(1);
-const TERM: Effect = Effect::Signal { id: WEB, run: Run(1), signal: Signal::TERM };
-const KILL: Effect = Effect::Kill { id: WEB, run: Run(1) };
-
 #[test]
 fn one_that_has_to_say_so_is_ready_when_it_has() {
     let mut host = speaking(true, None);

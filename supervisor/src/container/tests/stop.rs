@@ -2,11 +2,6 @@
 
 use super::*;
 
-const SECOND: Duration = Duration::from_secs(1);
-const MOMENT: Duration = Duration::from_nanos(1);
-const TERM: Effect = Effect::Signal { id: WEB, run: Run(1), signal: Signal::TERM };
-const KILL: Effect = Effect::Kill { id: WEB, run: Run(1) };
-
 #[test]
 fn hook_before_the_stop_takes_its_time_from_the_grace() {
     let mut host = stopping_with_hook(30 * SECOND);
