@@ -13,7 +13,7 @@ mod install;
 mod isolation;
 mod lifecycle;
 mod limits;
-mod load_notes;
+mod loading;
 mod logs;
 mod options;
 mod requirements;
